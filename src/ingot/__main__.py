@@ -1,0 +1,6 @@
+"""`python -m ingot`."""
+
+from ingot.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What the user wrote: valid, complete, variables filled in, matrix multiplied out. Not resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ingot.model.step import NOWHERE, Place, Step
+from ingot.model.units import Bytes, Seconds
+
+Arch = Literal["x86_64", "aarch64"]
+Origin = Literal["default", "file", "environment", "command line", "matrix"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variable:
+    """A variable of a definition with the value that it has now. A sensitive one has no value here."""
+
+    name: str
+    type: Literal["string", "number", "boolean", "list", "map"] = "string"
+    description: str = ""
+    choices: tuple[Any, ...] = ()
+    sensitive: bool = False
+    rev: str = ""
+    """Of a sensitive one: text that counts in the key in place of the value."""
+    value: Any = None
+    origin: Origin = "default"
+    place: Place = NOWHERE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """One place to build for. `options` are the backend's own, as plain data."""
+
+    name: str
+    backend: str
+    arch: Arch = "x86_64"
+    disk: Bytes = Bytes(8 * 2**30)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    place: Place = NOWHERE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DebootstrapBase:
+    """A base made from a Debian archive with mmdebstrap."""
+
+    kind: Literal["debootstrap"] = "debootstrap"
+    suite: str
+    mirror: str = "http://deb.debian.org/debian"
+    security: str = "http://deb.debian.org/debian-security"
+    """The archive of security updates; "" for none."""
+    components: tuple[str, ...] = ("main",)
+    keyring: str = ""
+    """A file of the project with the archive's keys; "" for Debian's own."""
+    kernel: str = "linux-image-amd64"
+    include: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiskImageBase:
+    """A base that is a cloud image: a path of the project or a URL, with its checksum."""
+
+    kind: Literal["disk-image"] = "disk-image"
+    url: str
+    sha256: str = ""
+    """Required for a URL; a path without one is hashed by the lock."""
+
+
+BaseSource = DebootstrapBase | DiskImageBase
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BaseDefinition:
+    """A named base: what it is on each target, by target name or backend name."""
+
+    name: str
+    sources: Mapping[str, BaseSource]
+    place: Place = NOWHERE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageDefinition:
+    """One image after the matrix was multiplied out. Exactly one of `base` and `parent` is set."""
+
+    name: str
+    base: str = ""
+    parent: str = ""
+    """The image of this definition whose last layer before its seal this one continues."""
+    targets: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    checks: tuple[str, ...] = ()
+    """Paths of testinfra files or folders, relative to the project; a parent's checks come first."""
+    matrix: Mapping[str, Any] = field(default_factory=dict)
+    disk: Bytes | None = None
+    check_timeout: Seconds = Seconds(900.0)
+    place: Place = NOWHERE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Definition:
+    """A whole `ingot.yaml` with its includes. `root` is the project's folder; paths inside are relative to it."""
+
+    name: str
+    root: str
+    variables: Mapping[str, Variable] = field(default_factory=dict)
+    targets: Mapping[str, Target] = field(default_factory=dict)
+    bases: Mapping[str, BaseDefinition] = field(default_factory=dict)
+    images: Mapping[str, ImageDefinition] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    """The definition's own files: the first one and what it includes."""

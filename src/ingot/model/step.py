@@ -1,0 +1,161 @@
+"""Steps: the smallest changes to a machine. Values of a closed union; a provisioner applies them.
+
+One type serves definition and plan: what a step reads from disk stands in a definition as `NO_DIGEST`, and the
+planner fills it in (`content`). Every field counts in a layer's key but those marked `HOW`: they tell how a
+step is run, not what it leaves behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from ingot.model.digest import NO_DIGEST, Digest, plain
+from ingot.model.units import Seconds
+
+HOW: dict[str, Any] = {"key": False}
+"""Field metadata: this field does not decide what the step leaves behind."""
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where something was written: file (relative to the project where it lies in it), 1-based line and column."""
+
+    file: str = ""
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.file else ""
+
+
+NOWHERE = Place()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Common:
+    """What every step of a definition may say."""
+
+    place: Place = field(default=NOWHERE, metadata=HOW)
+    layer: str = field(default="", metadata=HOW)
+    """Neighbouring steps that name the same layer share it."""
+    timeout: Seconds = field(default=Seconds(3600.0), metadata=HOW)
+    retries: int = field(default=0, metadata=HOW)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackagesStep(_Common):
+    """Distribution packages to install (`name`, `name=version`) and to remove."""
+
+    kind: Literal["packages"] = "packages"
+    install: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    recommends: bool = False
+    epoch: str = ""
+    """The freshness epoch of the lock; a new one applies the step anew."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ansible(_Common):
+    """What steps that Ansible applies have in common."""
+
+    vars: Json = field(default_factory=dict)
+    groups: tuple[str, ...] = ()
+    """Inventory groups that the machine is in for this step, so that their group_vars apply."""
+    become: bool | None = None
+    """None leaves it to the play; the machine is reached as root."""
+    tags: tuple[str, ...] = ()
+    skip_tags: tuple[str, ...] = ()
+    engine: str = field(default="auto", metadata=HOW)
+    """`mitogen`, `ansible` (plain), or `auto`: mitogen where it works."""
+    ansible: str = ""
+    """ansible-core's minor version (`2.19`), filled in by the planner."""
+    content: Digest = NO_DIGEST
+    """Everything on disk that Ansible will read for this step, as the design's rules of keys count it."""
+    reads: tuple[tuple[str, str], ...] = field(default=(), metadata=HOW)
+    """What `content` was made of, (path, short digest) each, so that `plan` can name the file that changed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RolesStep(_Ansible):
+    """Ansible roles, by name (`ingot.cluster.slurm`, `common`), applied in one play."""
+
+    kind: Literal["roles"] = "roles"
+    roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlaybookStep(_Ansible):
+    """A playbook as users already have them; `path` is relative to the project."""
+
+    kind: Literal["playbook"] = "playbook"
+    path: str = field(default="", metadata=HOW)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScriptStep(_Common):
+    """A program run on the machine as root: a file of the project, or text."""
+
+    kind: Literal["script"] = "script"
+    path: str = field(default="", metadata=HOW)
+    inline: str = ""
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    content: Digest = NO_DIGEST
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilesStep(_Common):
+    """A file or a folder of the project copied to an absolute path. Modes: octal text; "" keeps the source's."""
+
+    kind: Literal["files"] = "files"
+    src: str = field(default="", metadata=HOW)
+    text: str | None = None
+    """The file's content, instead of `src`."""
+    dest: str = ""
+    mode: str = ""
+    owner: str = "root"
+    group: str = "root"
+    content: Digest = NO_DIGEST
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SealStep(_Common):
+    """Makes a finished image of what was built: always the last layer, and alone in it."""
+
+    kind: Literal["seal"] = "seal"
+    version: int = 1
+    """Raised whenever what sealing leaves behind changes."""
+
+
+Step = PackagesStep | RolesStep | PlaybookStep | ScriptStep | FilesStep | SealStep
+"""Closed: every `match` over it ends in `assert_never`."""
+
+
+def step_key(step: Step) -> dict[str, Any]:
+    """What of a step decides what it leaves behind: every field but those marked `HOW`."""
+    return {
+        f.name: plain(getattr(step, f.name)) for f in fields(step) if f.metadata.get("key", True) is not False
+    }
+
+
+def describe(step: Step) -> str:
+    """The step in a few words, for plans and progress: `packages htop tmux`."""
+    match step:
+        case PackagesStep():
+            words = [*step.install, *(f"-{name}" for name in step.remove)]
+        case RolesStep():
+            words = list(step.roles)
+        case PlaybookStep():
+            words = [step.path]
+        case ScriptStep():
+            words = [step.path or (step.inline.strip().splitlines() or [""])[0]]
+        case FilesStep():
+            words = [step.dest]
+        case SealStep():
+            words = []
+    text = " ".join([step.kind, *words])
+    return text if len(text) <= 72 else text[:71] + "…"

@@ -1,0 +1,210 @@
+"""Every Protocol that the core calls. Backends, provisioners and stores implement them; they import nothing back.
+
+Members that are not methods are read-only properties, so that an implementation's narrower type fits.
+A backend that lacks an ability lacks the port: the planner can say so before anything is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, NewType, Protocol
+
+from ingot.model.events import Emit
+from ingot.model.image import Image, LayerRef, Package
+from ingot.model.plan import Base, LayerKey
+from ingot.model.secret import Secret
+from ingot.model.step import Step
+from ingot.model.units import Bytes, Seconds
+
+Token = NewType("Token", str)
+"""`ingot-<run>-<number>`: what a temporary thing bears in its own name or tag from its first moment on."""
+
+
+class Clock(Protocol):
+    """Time as the core sees it, so that tests need not wait."""
+
+    def now(self) -> datetime: ...  # aware, UTC
+    def monotonic(self) -> Seconds: ...
+    def sleep(self, duration: Seconds) -> None: ...
+
+
+class Cancel(Protocol):
+    """The wish to stop. `check` raises CancelledError once it was expressed; `wait` sleeps at most so long."""
+
+    def check(self) -> None: ...
+    def wait(self, duration: Seconds) -> bool: ...  # True once cancelled
+
+
+class Resource(Protocol):
+    """One kind of temporary thing that a backend can make and unmake.
+
+    `create` puts the token where `find` can see it, in the same act that makes the thing: a crash right after it
+    leaves something that `find` finds. `delete` of a thing already gone succeeds, and when it returns the thing
+    is gone with all it held (processes, mounts, loop devices).
+    """
+
+    @property
+    def kind(self) -> str: ...  # "local.machine", "aws.security-group"
+    def create(self, token: Token) -> str: ...  # its ref
+    def find(self, token: Token) -> str | None: ...
+    def delete(self, ref: str) -> None: ...
+
+
+class Holder(Protocol):
+    """The engine's stack of open resources (`engine.resources`): a journal record precedes each create."""
+
+    def open(self, resource: Resource) -> str: ...  # the ref
+    def close(self, ref: str) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SshAccess:
+    """How a machine is reached: OpenSSH's own client with this config file and this host alias. User: root."""
+
+    config: Path
+    host: str
+
+
+class Machine(Protocol):
+    """A thing that can be provisioned now; dies with the run. `system.ssh` runs commands on and copies files to it."""
+
+    @property
+    def ref(self) -> str: ...
+    @property
+    def ssh(self) -> SshAccess: ...
+    @property
+    def kind(self) -> Literal["chroot", "booted", "vm", "instance"]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MachineSpec:
+    """What machine to make: on which layer, of which kind; `purpose` "look" means a throw-away, never frozen."""
+
+    parent: LayerRef
+    kind: Literal["chroot", "booted", "vm"] = "chroot"
+    purpose: Literal["build", "look"] = "build"
+    arch: str = "x86_64"
+    disk: Bytes | None = None
+    """Grow the disk to this size; None keeps it."""
+    memory: Bytes = Bytes(2 * 2**30)
+    cpus: int = 2
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Needle:
+    """What the leak scan looks for beside its own patterns: a name for messages and the bytes that may not be there."""
+
+    name: str
+    value: Secret
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """A leak: what it is and where (`/root/.netrc`, or `block at 1.2 GiB`). Never the secret itself."""
+
+    what: str
+    where: str
+
+
+class MachineHost(Protocol):
+    """Makes machines and freezes what became of them.
+
+    The life of a machine: its resource is opened; `attach` makes it reachable (again, after a freeze too);
+    steps run; `freeze` turns the state of its disk into a layer and leaves the machine on top of that layer,
+    detached. `scan` and `freeze` end whatever runs on the machine first.
+    """
+
+    def base(self, base: Base, held: Holder, *, emit: Emit, cancel: Cancel) -> LayerRef:
+        """The layer that `base` names, made now if it is not there. The caller holds the lock on its key."""
+        ...
+
+    def machine(self, spec: MachineSpec) -> Resource: ...
+    def attach(self, ref: str, *, emit: Emit, cancel: Cancel) -> Machine: ...
+
+    def scan(self, machine: Machine, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
+        """What the disk as it now is must not hold: files, and raw blocks allocated since the last scanned layer."""
+        ...
+
+    def freeze(
+        self,
+        machine: Machine,
+        key: LayerKey,
+        *,
+        labels: Mapping[str, str],
+        scanned: bool,
+        sealed: bool,
+        cancel: Cancel,
+    ) -> LayerRef:
+        """A durable, complete layer: after a crash at any moment it is either all there or not there."""
+        ...
+
+
+class ImageStore(Protocol):
+    """Images of one backend at one location."""
+
+    def list(self, labels: Mapping[str, str]) -> Iterator[Image]: ...
+    def register(self, layer: LayerRef, name: str, *, arch: str, labels: Mapping[str, str]) -> Image: ...
+    def delete(self, image: Image) -> None: ...
+
+
+class Backend(Protocol):
+    """One place that images live. Knows nothing of plans."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def location(self) -> str: ...
+    @property
+    def hosts(self) -> MachineHost: ...
+    @property
+    def images(self) -> ImageStore: ...
+
+    def layer(self, key: LayerKey) -> LayerRef | None:
+        """The layer of this key with its whole chain intact, or None. Quick: called for every layer of a plan."""
+        ...
+
+    def lock(self, key: LayerKey, *, emit: Emit, cancel: Cancel) -> AbstractContextManager[None]:
+        """Held by whoever builds the layer of this key; waits for another holder, and says so."""
+        ...
+
+    def resource(self, kind: str) -> Resource:
+        """The resource of a journal's record, for deleting. Raises KeyError for a kind that is not ours."""
+        ...
+
+    def strays(self, *, older_than: Seconds) -> Iterator[tuple[str, str]]:
+        """(kind, ref) of temporary things found by their own marks alone, with no journal."""
+        ...
+
+
+class Provisioner(Protocol):
+    """Applies one step to one machine. Raises ProvisionError; a retried step starts from whatever state it left."""
+
+    def apply(self, step: Step, machine: Machine, *, subject: str, emit: Emit, cancel: Cancel) -> None: ...
+
+
+class Inventory(Protocol):
+    """Reads what a machine contains, for the manifest."""
+
+    def packages(self, machine: Machine) -> tuple[Package, ...]: ...
+    def os_release(self, machine: Machine) -> Mapping[str, str]: ...
+    def kernel(self, machine: Machine) -> str: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackendSettings:
+    """What a backend is opened with. `state` is Ingot's state folder, `directory` the run's own."""
+
+    state: Path
+    directory: Path
+    root: Path
+    """The project's folder, for keyrings and base images named by path."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+
+
+OpenBackend = Callable[[BackendSettings], Backend]
