@@ -15,7 +15,7 @@ from typing import Literal, NewType, Protocol
 
 from ingot.model.events import Emit
 from ingot.model.image import Image, LayerRef, Package
-from ingot.model.plan import Base, LayerKey
+from ingot.model.plan import Base, ContentId, LayerKey
 from ingot.model.secret import Secret
 from ingot.model.step import Step
 from ingot.model.units import Bytes, Seconds
@@ -37,6 +37,31 @@ class Cancel(Protocol):
 
     def check(self) -> None: ...
     def wait(self, duration: Seconds) -> bool: ...  # True once cancelled
+
+
+class Tree(Protocol):
+    """The files that planning may read: the project's, and those of the folders that Ansible would search.
+
+    Paths are POSIX text. A relative one (`..` allowed) is the project's, or else that of the first further root
+    that has it; absolute ones and `~/…` are what they say.
+    """
+
+    def read(self, path: str) -> bytes | None:
+        """The bytes of a file (links followed); None where there is no such file."""
+        ...
+
+    def files(self, folder: str) -> Sequence[str]:
+        """All files below a folder, recursively, as sorted paths that begin with `folder`; linked folders are
+        followed, version control's own are left out. Empty where there is no such folder."""
+        ...
+
+    def mode(self, path: str) -> int:
+        """The permission bits of a file (links followed); 0 where there is none."""
+        ...
+
+    def link(self, path: str) -> str | None:
+        """What a symbolic link says; None for what is not a link."""
+        ...
 
 
 class Resource(Protocol):
@@ -148,8 +173,35 @@ class ImageStore(Protocol):
     """Images of one backend at one location."""
 
     def list(self, labels: Mapping[str, str]) -> Iterator[Image]: ...
-    def register(self, layer: LayerRef, name: str, *, arch: str, labels: Mapping[str, str]) -> Image: ...
+    def register(self, layer: LayerRef, name: str, *, arch: str, labels: Mapping[str, str]) -> Image:
+        """Makes an image of a sealed layer. The same layer under the same name again gives the image there is."""
+        ...
+
     def delete(self, image: Image) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredLayer:
+    """A layer as its store sees it. `children` are the contents of the layers that stand directly on it."""
+
+    ref: LayerRef
+    last_used: datetime
+    """Aware, UTC: when it was last made, opened as a parent, checked or exported."""
+    leased: bool
+    """Whether a machine, a check or an export holds it at this moment."""
+    children: frozenset[ContentId] = frozenset()
+
+
+class LayerStore(Protocol):
+    """The layers that a backend keeps, as garbage collection sees them."""
+
+    def layers(self) -> Iterator[StoredLayer]:
+        """Every complete layer, base layers too, in no particular order."""
+        ...
+
+    def drop(self, ref: LayerRef) -> None:
+        """Removes a layer durably. One already gone is fine; RefusedError for one leased or with children."""
+        ...
 
 
 class Backend(Protocol):
@@ -163,6 +215,8 @@ class Backend(Protocol):
     def hosts(self) -> MachineHost: ...
     @property
     def images(self) -> ImageStore: ...
+    @property
+    def layers(self) -> LayerStore: ...
 
     def layer(self, key: LayerKey) -> LayerRef | None:
         """The layer of this key with its whole chain intact, or None. Quick: called for every layer of a plan."""

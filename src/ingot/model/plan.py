@@ -43,6 +43,8 @@ class Layer:
     keep: bool = True
     grow: Bytes | None = None
     """The size that the disk has from this layer on, where `from` grows it."""
+    revs: Mapping[str, str] = field(default_factory=dict)
+    """The `rev` of each secret of its steps that has one: it counts in place of the value."""
 
     @property
     def seals(self) -> bool:
@@ -88,8 +90,15 @@ def base_key(source: BaseSource, *, arch: str, disk: int, pins: Mapping[str, str
     )
 
 
-def layer_key(parent: LayerKey, *, arch: str, steps: tuple[Step, ...], grow: int | None = None) -> LayerKey:
-    """The key of a layer: its parent's, the architecture, and every field of every step that counts."""
+def layer_key(
+    parent: LayerKey,
+    *,
+    arch: str,
+    steps: tuple[Step, ...],
+    grow: int | None = None,
+    revs: Mapping[str, str] | None = None,
+) -> LayerKey:
+    """The key of a layer: its parent's, the architecture, every field of every step that counts, secrets' revs."""
     return LayerKey(
         digest(
             {
@@ -98,6 +107,7 @@ def layer_key(parent: LayerKey, *, arch: str, steps: tuple[Step, ...], grow: int
                 "arch": arch,
                 "grow": grow,
                 "steps": [step_key(step) for step in steps],
+                "revs": dict(revs or {}),
             }
         )
     )
