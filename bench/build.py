@@ -1,0 +1,78 @@
+"""Cold builds and one-line changes of `examples/slurm-node`, beside mkosi with the same packages, interleaved."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from itertools import count
+
+from bench import mkosi
+from bench.measure import Row
+from bench.project import IMAGE, Project, change, forget_layers, last_role, slurm_node
+
+COLD, REBUILD, BEYOND_TASKS = 0.6, 0.35, 5.0
+
+
+def measure(rounds: int) -> list[Row]:
+    """Both tools in turn, so that a busy moment hits both."""
+    project = slurm_node("build")
+    project.ingot("build", IMAGE)
+    packages = [package["name"] for package in project.read("inspect", IMAGE)["manifest"]["packages"]]
+    reason = mkosi.unavailable()
+    numbers = count(1)
+    if not reason:
+        mkosi.prepare(packages)
+        mkosi.build(cold=True)
+    ours: dict[str, list[float]] = {"cold": [], "rebuild": [], "beyond": []}
+    theirs: dict[str, list[float]] = {"cold": [], "rebuild": []}
+    for _ in range(rounds):
+        forget_layers(project)
+        ours["cold"].append(project.ingot("build", IMAGE))
+        if not reason:
+            theirs["cold"].append(mkosi.build(cold=True))
+        change(last_role(project), next(numbers))
+        total, tasks = rebuild(project)
+        ours["rebuild"].append(total)
+        ours["beyond"].append(total - tasks)
+        if not reason:
+            mkosi.change(next(numbers))
+            theirs["rebuild"].append(mkosi.build(cold=False))
+    return rows(ours, theirs, reason=reason, packages=len(packages))
+
+
+def rebuild(project: Project) -> tuple[float, float]:
+    """Seconds of a build after a change, and how many of them the role's own tasks took."""
+    events = project.folder / "events.jsonl"
+    events.unlink(missing_ok=True)
+    total = project.ingot("build", IMAGE, "--events", str(events))
+    tasks = [json.loads(line) for line in events.read_text().splitlines()]
+    return total, sum(event["seconds"] for event in tasks if event["event"] == "TaskFinished")
+
+
+def rows(
+    ours: dict[str, list[float]], theirs: dict[str, list[float]], *, reason: str, packages: int
+) -> list[Row]:
+    """The figures as ratios to mkosi's, or as they are where mkosi could not run."""
+    middle = {name: statistics.median(values) for name, values in ours.items()}
+    found = [
+        Row(name="one line changed, beyond its role's tasks", value=middle["beyond"], limit=BEYOND_TASKS),
+        Row(name="one line changed", value=middle["rebuild"], limit=None),
+        Row(name="cold, downloads cached", value=middle["cold"], limit=None, peer=f"{packages} packages"),
+    ]
+    for name, limit in (("cold", COLD), ("rebuild", REBUILD)):
+        if reason:
+            found.append(
+                Row(name=f"{name} / mkosi", value=middle[name], limit=None, peer=f"not measured: {reason}")
+            )
+            continue
+        peer = statistics.median(theirs[name])
+        found.append(
+            Row(
+                name=f"{name} / mkosi",
+                value=middle[name] / peer,
+                limit=limit,
+                unit="×",
+                peer=f"mkosi: {peer:.1f} s",
+            )
+        )
+    return found
