@@ -1,0 +1,180 @@
+"""Events as lines that stay on a live screen, and the state of a run as the line that moves. Pure."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from ingot.cli.render.line import Line, Style, clean, cut
+from ingot.cli.render.progress import Now
+from ingot.model.digest import short
+from ingot.model.events import (
+    BuildFinished,
+    BuildStarted,
+    CheckFinished,
+    Event,
+    LayerFinished,
+    LayerStarted,
+    Output,
+    StepFinished,
+    TaskFinished,
+    Warned,
+)
+from ingot.model.units import format_bytes, format_seconds
+
+_NAME = 44
+_SPIN = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_TASK: dict[str, tuple[str, Style]] = {
+    "ok": ("ok", "dim"),
+    "changed": ("changed", "yellow"),
+    "skipped": ("skipped", "dim"),
+    "failed": ("failed", "red"),
+    "ignored": ("ignored", "yellow"),
+    "unreachable": ("unreachable", "red"),
+    "retried": ("tried again", "yellow"),
+}
+
+
+def lines(now: Now, event: Event, *, verbose: int = 0) -> tuple[Line, ...]:
+    """The lines that `event` adds to the screen; `now` is the state before it."""
+    match event:
+        case BuildStarted():
+            return _header(event)
+        case LayerStarted():
+            return _reused(now, event.index)
+        case LayerFinished():
+            return (*_reused(now, event.index), _layer(event))
+        case BuildFinished():
+            return _footer(now, event)
+        case StepFinished() if verbose and event.step != now.layer:
+            return ((("      ", ""), (f"step {event.step}  {format_seconds(event.seconds)}", "dim")),)
+        case TaskFinished():
+            return _task(event, verbose=verbose)
+        case Output() if verbose > 1:
+            return ((("      │ ", "dim"), (clean(event.text), "dim")),)
+        case CheckFinished():
+            return _check(event)
+        case Warned():
+            return warning(event)
+        case _:
+            return ()
+
+
+def current(now: Now, at: float, *, columns: int) -> tuple[Line, ...]:
+    """What runs at the time `at`: two lines at most, the second for the task or the wait."""
+    if not now.layer and not now.doing:
+        return ()
+    since = now.layer_started or now.plan_started or now.started or at
+    sign = _SPIN[int(at * 10) % len(_SPIN)]
+    head = now.layer or now.plan or now.doing
+    first: Line = (
+        (f"  {sign} ", "cyan"),
+        (f"{head:<{_NAME}} ", "bold"),
+        (format_seconds(max(at - since, 0.0)), "cyan"),
+    )
+    below = _below(now)
+    second: Line = (("      ", ""), (clean(below), "dim"))
+    return tuple(cut(line, columns) for line in ((first, second) if below and below != head else (first,)))
+
+
+def warning(event: Warned) -> tuple[Line, ...]:
+    """A warning and its hint."""
+    said: Line = (("warning: ", "yellow"), (clean(event.message), ""))
+    return (said, (("  hint: ", "dim"), (clean(event.hint), ""))) if event.hint else (said,)
+
+
+def task_name(event: TaskFinished) -> str:
+    """`role : task`, the role left out where the task's name begins with it already."""
+    if event.role and not event.task.startswith(f"{event.role} : "):
+        return f"{event.role} : {event.task}"
+    return event.task
+
+
+def _below(now: Now) -> str:
+    words = []
+    if now.step and now.step != now.layer:
+        words.append(now.step)
+    if now.tasks:
+        words.append(f"task {now.tasks}")
+    if now.doing or now.task:
+        words.append(now.doing or now.task)
+    return " · ".join(words)
+
+
+def _header(event: BuildStarted) -> tuple[Line, ...]:
+    count, reused = len(event.layers), event.reused
+    what = f"{count} layers" if count != 1 else "1 layer"
+    if reused == count:
+        what += ", nothing to build"
+    elif reused:
+        what += f", {reused} reused"
+    return ((("", ""), (event.subject, "bold"), (f"  {what}", "dim")),)
+
+
+def _reused(now: Now, upto: int) -> tuple[Line, ...]:
+    return tuple(
+        (("  ✓ ", "green"), (f"{name:<{_NAME}} ", "dim"), ("reused", "dim"))
+        for name in now.layers[now.shown : upto]
+    )
+
+
+def _layer(event: LayerFinished) -> Line:
+    size = f"{format_bytes(event.bytes):>10}" if event.bytes else ""
+    took = f"{format_seconds(event.seconds):>7}" if event.status == "built" else f"{'':>7}"
+    quiet: Style = "dim" if event.status == "reused" else ""
+    return (
+        ("  ✓ ", "green"),
+        (f"{event.layer:<{_NAME}} ", quiet),
+        (f"{event.status:<6}", "dim" if quiet else "green"),
+        (f"{took} ", ""),
+        (size, "dim"),
+    )
+
+
+def _footer(now: Now, event: BuildFinished) -> tuple[Line, ...]:
+    took = format_seconds(event.seconds)
+    if event.status == "failed":
+        name = now.layer or "before its first layer"
+        return ((("  ✗ ", "red"), (f"{name:<{_NAME}} ", "bold"), ("failed", "red"), (f"{took:>7}", "")),)
+    digest = f"  {short(event.digest)}" if event.digest else ""
+    said = f"{event.status} in {took}" if event.status == "built" else f"{event.status}, {took}"
+    return ((("  ", ""), (said, "green"), (digest, "dim")), ())
+
+
+def _task(event: TaskFinished, *, verbose: int) -> tuple[Line, ...]:
+    bad = event.outcome in ("failed", "unreachable")
+    if not verbose and not bad:
+        return ()
+    word, style = _TASK[event.outcome]
+    said: list[Line] = [
+        (
+            ("      ", ""),
+            (f"{word:<8} ", style),
+            (clean(task_name(event)), ""),
+            (f"  {format_seconds(event.seconds)}", "dim"),
+        )
+    ]
+    if event.message and (bad or verbose > 1):
+        said += [(("        ", ""), (clean(text), style)) for text in event.message.splitlines()]
+    return tuple(said)
+
+
+def _check(event: CheckFinished) -> tuple[Line, ...]:
+    sign: tuple[str, Style]
+    match event.outcome:
+        case "passed":
+            sign = ("  ✓ ", "green")
+        case "failed":
+            sign = ("  ✗ ", "red")
+        case "skipped":
+            sign = ("  - ", "dim")
+        case _:
+            assert_never(event.outcome)
+    head: Line = (
+        sign,
+        (f"{clean(event.check):<{_NAME}} ", ""),
+        (f"{event.outcome:<7}", sign[1]),
+        (f"{format_seconds(event.seconds):>6}", "dim"),
+    )
+    if event.outcome != "failed":
+        return (head,)
+    return (head, *((("      ", ""), (clean(text), "red")) for text in event.message.splitlines()))
