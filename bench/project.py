@@ -64,7 +64,7 @@ def forget_layers(project: Project) -> None:
 def last_role(project: Project) -> Path:
     """The main task file of the last role of the definition."""
     text = (project.folder / "ingot.yaml").read_text()
-    name = re.findall(r"ingot\.cluster\.(\w+)", text)[-1]
+    name: str = re.findall(r"ingot\.cluster\.(\w+)", text)[-1]
     return project.folder / "collections/ansible_collections/ingot/cluster/roles" / name / "tasks/main.yml"
 
 
