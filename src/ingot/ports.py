@@ -50,13 +50,13 @@ class Tree(Protocol):
         """The bytes of a file (links followed); None where there is no such file."""
         ...
 
-    def files(self, folder: str) -> Sequence[str]:
-        """All files below a folder, recursively, as sorted paths that begin with `folder`; linked folders are
-        followed, version control's own are left out. Empty where there is no such folder."""
+    def files(self, folder: str, *, deep: bool = True) -> Sequence[str]:
+        """The files in a folder, and unless `deep` is off all those below it, as sorted paths that begin with
+        `folder`; linked folders are followed, `.git`, `.hg` and `.svn` left out. Empty where there is none."""
         ...
 
     def mode(self, path: str) -> int:
-        """The permission bits of a file (links followed); 0 where there is none."""
+        """The permission bits of a file or folder (links followed); 0 where there is none."""
         ...
 
     def link(self, path: str) -> str | None:
