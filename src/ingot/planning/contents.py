@@ -1,0 +1,111 @@
+"""Fills into the steps of a definition what they read from disk: the digests that a plan's keys are made of."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import replace
+
+from typing import assert_never
+
+from ingot.errors import Problem
+from ingot.model.digest import Digest, digest, digest_bytes
+from ingot.model.step import (
+    FilesStep,
+    PackagesStep,
+    PlaybookStep,
+    RolesStep,
+    ScriptStep,
+    SealStep,
+    Step,
+)
+from ingot.planning.roles import Content, ContentReader
+from ingot.ports import Tree
+
+
+class Contents:
+    """Resolves steps over one tree, reading each file once. What is not there gathers in `problems`."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.problems: list[Problem] = []
+        self._tree = tree
+        self._reader = ContentReader(tree)
+        self._resolved: dict[tuple[str, ...], Content] = {}
+
+    def take_problems(self) -> tuple[Problem, ...]:
+        """The problems so far, each once; forgotten here."""
+        found = tuple(dict.fromkeys(self.problems))
+        self.problems.clear()
+        return found
+
+    def resolve(self, step: Step, *, ansible: str, epoch: str) -> Step:
+        """The step as a plan has it."""
+        minor = ".".join(ansible.split(".")[:2])
+        match step:
+            case PackagesStep():
+                return replace(step, epoch=epoch)
+            case RolesStep():
+                content = self._ansible(step)
+                return replace(step, ansible=minor, content=content.digest, reads=content.reads)
+            case PlaybookStep():
+                content = self._ansible(step)
+                return replace(step, ansible=minor, content=content.digest, reads=content.reads)
+            case ScriptStep():
+                return replace(step, content=self._script(step)) if step.path else step
+            case FilesStep():
+                return replace(step, content=self._files(step)) if step.src else step
+            case SealStep():
+                return step
+        assert_never(step)
+
+    def _ansible(self, step: RolesStep | PlaybookStep) -> Content:
+        names = step.roles if isinstance(step, RolesStep) else (step.path,)
+        wanted = (step.kind, *names, "/", *step.groups)
+        if wanted not in self._resolved:
+            if isinstance(step, RolesStep):
+                self._resolved[wanted] = self._reader.roles(step.roles, groups=step.groups)
+            else:
+                path = posixpath.normpath(step.path)
+                self._resolved[wanted] = self._reader.playbook(path, groups=step.groups)
+        content = self._resolved[wanted]
+        for missing in content.missing:
+            self._report(step, missing, hint=self._near(missing))
+        return content
+
+    def _near(self, missing: str) -> str:
+        known = [name for name in self._reader.search.role_names(["roles"]) if name]
+        if not missing.startswith("the role"):
+            return "paths are relative to the project's folder"
+        listed = f"roles of this project: {', '.join(known[:12])}; " if known else ""
+        return f"{listed}`roles_path` of ansible.cfg and installed collections are searched too"
+
+    def _script(self, step: ScriptStep) -> Digest:
+        data = self._tree.read(step.path)
+        if data is None:
+            self._report(step, f'the script "{step.path}" is not there')
+            return step.content
+        return digest_bytes(data)
+
+    def _files(self, step: FilesStep) -> Digest:
+        """A file by bytes and, where it keeps its own, permission bits; a folder by all that is below it."""
+        data = self._tree.read(step.src)
+        if data is not None:
+            return digest([digest_bytes(data), None if step.mode else self._tree.mode(step.src)])
+        folder = step.src.rstrip("/")
+        files = self._tree.files(folder)
+        if not files and not self._tree.mode(folder):
+            self._report(step, f'the file or folder "{step.src}" is not there')
+        return digest([[path[len(folder) + 1 :], *self._entry(path)] for path in files])
+
+    def _entry(self, path: str) -> tuple[str, int]:
+        link = self._tree.link(path)
+        if link is not None:
+            return f"-> {link}", 0
+        return digest_bytes(self._tree.read(path) or b""), self._tree.mode(path)
+
+    def _report(
+        self, step: Step, message: str, *, hint: str = "paths are relative to the project's folder"
+    ) -> None:
+        place = step.place
+        self.problems.append(
+            Problem(message=message, hint=hint, file=place.file, line=place.line, column=place.column)
+        )
