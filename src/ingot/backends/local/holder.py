@@ -1,0 +1,266 @@
+"""A mounted disk: a qcow2 chain exported through FUSE and loop-mounted in namespaces that end with this process.
+
+`hold` starts the worker as process 1 of a pid namespace with a mount namespace of its own; it gets SIGKILL when
+the thread that started it ends, however it ends, and the kernel clears away the rest: processes, mounts, loop
+device, export. Nothing of it is seen in the builder's own mount namespace.
+
+    with hold(folder) as held:
+        disk = held.export([base, overlay], writable=True)
+        held.mount()
+        held.run(["mmdebstrap", ..., str(held.root)], timeout=..., cancel=cancel)
+        held.unmount(trim=True)
+        held.unexport()
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ingot
+from ingot.backends.local import chain, layout
+from ingot.errors import BackendError, DeadlineError
+from ingot.model.units import Bytes, Seconds
+from ingot.ports import Cancel
+from ingot.system import process
+
+_SOURCE = Path(ingot.__file__).parent.parent
+_PATIENCE = Seconds(60.0)
+_CREDENTIALS = struct.Struct("iII")
+_OPTIONS = {"ext4": (), "xfs": ("nouuid",), "btrfs": ()}
+
+
+def python_argv(module: str, *words: str) -> list[str]:
+    """The `main` of a module of ours, run with nothing that slows its start: no site packages, no environment."""
+    start = f"import sys; sys.path.insert(0, {str(_SOURCE)!r}); from {module} import main; sys.exit(main(sys.argv[1:]))"
+    return [sys.executable, "-I", "-S", "-c", start, *words]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exported:
+    """An exported disk: its size, and its partitions with their file systems ("" where not a known one)."""
+
+    size: Bytes
+    partitions: tuple[tuple[layout.Partition, str], ...]
+
+    @property
+    def root(self) -> tuple[layout.Partition, str]:
+        """The partition of the root file system with the file system's kind. Raises BackendError without one."""
+        found = layout.root_partition(self.partitions)
+        if not found:
+            raise BackendError(
+                "the disk has no partition with an ext4, xfs or btrfs file system",
+                hint="`sfdisk --list` on the base image tells what is in it",
+            )
+        return found
+
+
+class HeldDisk:
+    """One disk in the worker's hands. Not for several threads at once. Paths are those inside its namespaces."""
+
+    def __init__(self, worker: subprocess.Popen[bytes], control: socket.socket, folder: Path) -> None:
+        self._worker = worker
+        self._control = control
+        self.pid = 0
+        """The worker's process id on the builder."""
+        self.raw = folder / "disk"
+        """The whole disk as a file, once exported."""
+        self.root = folder / "root"
+        """Where the root file system is mounted, once it is."""
+        self.exported: Exported | None = None
+
+    def outside(self, path: Path) -> Path:
+        """The path, seen from this process. Links on the disk are the reader's own care."""
+        return Path(f"/proc/{self.pid}/root{path}")
+
+    def export(self, files: Sequence[Path], *, writable: bool, cancel: Cancel | None = None) -> Exported:
+        """Shows a chain (base first) as `raw`. With `writable` the last file takes what is written."""
+        argv = chain.export_argv(files, self.raw, writable=writable)
+        answer = self.ask("export", argv=argv, cancel=cancel)
+        found = tuple((layout.Partition(*part[:4]), part[4]) for part in answer["partitions"])
+        self.exported = Exported(size=Bytes(answer["size"]), partitions=found)
+        return self.exported
+
+    def mount(self, where: tuple[layout.Partition, str] | None = None, *, read_only: bool = False) -> str:
+        """Mounts the root partition, or the one given, on `root`; returns the loop device. No device files on it."""
+        assert self.exported, "export comes first"
+        part, kind = where or self.exported.root
+        options = ["nodev", "noatime", "ro" if read_only else "rw", *_OPTIONS.get(kind, ())]
+        if kind == "ext4" and read_only:
+            options.append("noload")
+        return str(self.ask("mount", start=part.start, size=part.size, options=options)["device"])
+
+    def unmount(self, *, trim: bool) -> Bytes:
+        """Unmounts; with `trim` free blocks are discarded first, whose amount comes back. All is written then.
+
+        Raises BackendError where something written was lost: the builder's disk is full, as a rule.
+        """
+        return Bytes(self.ask("unmount", trim=trim, seconds=Seconds(600.0))["trimmed"])
+
+    def unexport(self) -> None:
+        """Ends the export; the chain's files are complete then, though not yet durable."""
+        self.ask("unexport", seconds=Seconds(150.0))
+        self.exported = None
+
+    def tool(self, argv: Sequence[str], *, text: str = "", cancel: Cancel | None = None) -> str:
+        """The output of a short-lived tool of the builder, run in the disk's namespaces. Raises BackendError."""
+        answer = self.ask("run", argv=list(argv), text=text, seconds=Seconds(600.0), cancel=cancel)
+        return str(answer["output"])
+
+    def argv(self, *words: str) -> list[str]:
+        """A command of the builder, to be run in the disk's namespaces: it ends with them, whatever it starts."""
+        return ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--", *words]
+
+    def run(self, argv: Sequence[str], *, timeout: Seconds, **options: Any) -> process.Completed:
+        """`system.process.run` in the disk's namespaces, with its options."""
+        return process.run(self.argv(*argv), timeout=timeout, **options)
+
+    def start(
+        self,
+        *,
+        visitors: Sequence[Mapping[str, object]],
+        run_files: Sequence[tuple[str, str, int]],
+        sizes: Mapping[str, int],
+        network: bool = True,
+        cancel: Cancel | None = None,
+    ) -> int:
+        """Starts a machine whose root is the mounted disk; returns the process id of its init on the builder."""
+        self._send(
+            "start", visitors=list(visitors), run_files=list(run_files), sizes=dict(sizes), network=network
+        )
+        answers = [self._receive(_PATIENCE, cancel) for _ in range(2)]
+        init = next((pid for answer, pid in answers if answer.get("init")), 0)
+        problem = next((answer["error"] for answer, _ in answers if "error" in answer), "")
+        if problem or not init:
+            raise BackendError(f"the machine did not start: {problem}", hint="`dmesg` may tell more")
+        return init
+
+    def stop(self, *, cancel: Cancel | None = None) -> None:
+        """Ends whatever runs on the machine; the disk stays mounted."""
+        self.ask("stop", seconds=Seconds(120.0), cancel=cancel)
+
+    def ask(
+        self, do: str, *, seconds: Seconds = _PATIENCE, cancel: Cancel | None = None, **what: object
+    ) -> dict[str, Any]:
+        """One message to the worker and its answer. Raises BackendError with what the worker says went wrong."""
+        self._send(do, **what)
+        answer, _ = self._receive(seconds, cancel)
+        if "error" in answer:
+            raise BackendError(str(answer["error"]), errno=answer.get("errno"))
+        return answer
+
+    def _send(self, do: str, **what: object) -> None:
+        try:
+            self._control.send(json.dumps({"do": do, **what}).encode())
+        except OSError as error:
+            raise self._lost() from error
+
+    def _receive(self, seconds: Seconds, cancel: Cancel | None) -> tuple[dict[str, Any], int]:
+        deadline = time.monotonic() + seconds
+        while not select.select([self._control], [], [], 0.2)[0]:
+            if cancel:
+                cancel.check()
+            if time.monotonic() > deadline:
+                raise DeadlineError("the process that holds the disk did not answer within its time limit")
+        size = socket.CMSG_SPACE(_CREDENTIALS.size)
+        message, extra, _, _ = self._control.recvmsg(1 << 22, size)
+        if not message:
+            raise self._lost()
+        # The kernel gives the sender's process id as we see it, whatever it is in the sender's namespace.
+        pid = next(
+            (_CREDENTIALS.unpack(data)[0] for _, kind, data in extra if kind == socket.SCM_CREDENTIALS), 0
+        )
+        return json.loads(message), pid
+
+    def _lost(self) -> BackendError:
+        said = b""
+        if self._worker.stderr and self._worker.poll() is not None:
+            said = self._worker.stderr.read()
+        last = said.decode(errors="replace").strip().splitlines()[-1:] or ["no reason given"]
+        return BackendError(f"the process that holds the disk ended: {last[0]}")
+
+    def begin(self) -> None:
+        """Waits for the worker's first word."""
+        _, self.pid = self._receive(_PATIENCE, None)
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[HeldDisk]:
+    """A worker for one disk, ended with everything that it holds. `folder`: its mount point, made if missing.
+
+    Raises BackendError without root.
+    """
+    refuse_without_root()
+    folder.mkdir(parents=True, exist_ok=True)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
+    worker = process.spawn(
+        [*argv, *python_argv("ingot.backends.local.worker", str(theirs.fileno()), str(folder))],
+        stderr=subprocess.PIPE,
+        pass_fds=[theirs.fileno()],
+    )
+    theirs.close()
+    held = HeldDisk(worker, ours, folder)
+    try:
+        held.begin()
+        yield held
+    finally:
+        worker.kill()
+        worker.wait()
+        _await_end(held.pid)
+        ours.close()
+        if worker.stderr:
+            worker.stderr.close()
+
+
+def _await_end(pid: int) -> None:
+    """Waits until a process that was sent SIGKILL, and with it its pid namespace, is gone."""
+    if not pid:
+        return
+    try:
+        watched = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        select.select([watched], [], [], 60.0)
+    finally:
+        os.close(watched)
+
+
+@contextmanager
+def mounted(
+    files: Sequence[Path],
+    folder: Path,
+    *,
+    writable: bool = True,
+    where: Callable[[Exported], tuple[layout.Partition, str]] | None = None,
+    cancel: Cancel | None = None,
+) -> Iterator[HeldDisk]:
+    """A chain with its root file system mounted. Left without an error, it is trimmed, complete and unmounted."""
+    with hold(folder) as held:
+        exported = held.export(files, writable=writable, cancel=cancel)
+        held.mount(where(exported) if where else None, read_only=not writable)
+        yield held
+        held.unmount(trim=writable)
+        held.unexport()
+
+
+def refuse_without_root() -> None:
+    """Raises BackendError unless this process may make namespaces and mounts."""
+    if os.geteuid() != 0:
+        raise BackendError(
+            "chroot machines need root, and this process runs as an ordinary user",
+            hint="run as root (`sudo -E ingot …`), or use a cloud image as base and `vm` machines",
+        )

@@ -1,0 +1,146 @@
+"""The few system calls that namespaces need and Python 3.11 lacks. Standard library only: the worker imports it.
+
+Every function raises OSError as the kernel gave it.
+"""
+
+# ruff: noqa: PTH - pathlib and what it imports cost more start-up time than the rest together.
+
+from __future__ import annotations
+
+import _socket  # the module around it costs 20 ms of start-up
+import ctypes
+import fcntl
+import os
+import struct
+
+NEW_NAMESPACE = 0x00020000
+NEW_CGROUP = 0x02000000
+NEW_UTS = 0x04000000
+NEW_IPC = 0x08000000
+NEW_USER = 0x10000000
+NEW_PID = 0x20000000
+NEW_NET = 0x40000000
+
+READ_ONLY, NO_SUID, NO_DEV, NO_EXEC, REMOUNT, BIND, RECURSIVE, PRIVATE = (
+    0x1, 0x2, 0x4, 0x8, 0x20, 0x1000, 0x4000, 0x40000,
+)  # fmt: skip
+DETACH = 0x2
+
+_SET_NAME, _SET_DUMPABLE, _DROP_BOUND, _AMBIENT, _SET_SECCOMP = 15, 4, 24, 47, 22
+_TRIM = 0xC0185879  # FITRIM, linux/fs.h
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
+_libc.prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+
+_MACHINE = os.uname().machine
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(_MACHINE, -1)
+_KEYCTL = {"x86_64": 250, "aarch64": 219}.get(_MACHINE, -1)
+
+
+def _checked(result: int, what: str = "") -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), what or None)
+
+
+def unshare(flags: int) -> None:
+    """New namespaces for this thread (a new pid namespace for its children)."""
+    _checked(_libc.unshare(flags))
+
+
+def enter(namespace: int, kind: int) -> None:
+    """This thread enters the namespace of an open `/proc/<pid>/ns/<name>` (for pid: its children do)."""
+    _checked(_libc.setns(namespace, kind))
+
+
+def mount(source: str, target: str, kind: str = "", *, flags: int = 0, data: str = "") -> None:
+    """mount(2)."""
+    _checked(
+        _libc.mount(source.encode(), target.encode(), kind.encode() or None, flags, data.encode() or None),
+        target,
+    )
+
+
+def unmount(target: str, *, flags: int = 0) -> None:
+    """umount2(2)."""
+    _checked(_libc.umount2(target.encode(), flags), target)
+
+
+def change_root(folder: str) -> None:
+    """Makes a mount point the root of this mount namespace, with nothing of the old root left to go back to."""
+    os.chdir(folder)
+    # pivot_root(".", ".") stacks the old root on the new one: pivot_root(2), NOTES.
+    _checked(_libc.syscall(_PIVOT_ROOT, b".", b"."), folder)
+    unmount(".", flags=DETACH)
+    os.chdir("/")
+
+
+def hide(name: str) -> None:
+    """Gives this process a name and closes its `/proc` entry to whoever may not trace everything."""
+    _libc.prctl(_SET_NAME, ctypes.cast(ctypes.c_char_p(name.encode()), ctypes.c_void_p).value or 0, 0, 0, 0)
+    _checked(_libc.prctl(_SET_DUMPABLE, 0, 0, 0, 0))
+
+
+def bound_capabilities(kept: frozenset[int]) -> None:
+    """From the next exec on this process and its children can have `kept` at most."""
+    with open("/proc/sys/kernel/cap_last_cap") as file:
+        last = int(file.read())
+    _checked(_libc.prctl(_AMBIENT, 4, 0, 0, 0))  # PR_CAP_AMBIENT_CLEAR_ALL
+    for number in range(last + 1):
+        if number not in kept:
+            _checked(_libc.prctl(_DROP_BOUND, number, 0, 0, 0))
+    _drop_inheritable()
+
+
+def _drop_inheritable() -> None:
+    header = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+    sets = ctypes.create_string_buffer(24)
+    _checked(_libc.capget(header, sets))
+    words = list(struct.unpack("=6I", sets.raw))
+    words[2] = words[5] = 0
+    _checked(_libc.capset(header, struct.pack("=6I", *words)))
+
+
+def new_keyring() -> None:
+    """A session keyring of its own, so that the caller's is not inherited."""
+    _libc.syscall(
+        _KEYCTL, 1, None
+    )  # KEYCTL_JOIN_SESSION_KEYRING; a kernel without keyrings has none to inherit
+
+
+def set_filter(program: bytes) -> None:
+    """Installs a seccomp filter (an array of `struct sock_filter`) for this process and its children."""
+    code = ctypes.create_string_buffer(program, len(program))
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+    whole = Program(len(program) // 8, ctypes.addressof(code))
+    _checked(_libc.prctl(_SET_SECCOMP, 2, ctypes.addressof(whole), 0, 0))
+
+
+def sync(folder: int) -> None:
+    """Writes the file system of an open folder out. Raises where a write was lost since the folder was opened."""
+    _checked(_libc.syncfs(folder))
+
+
+def trim(folder: int, start: int, length: int) -> int:
+    """Discards the free blocks of a file system between two places; returns bytes discarded."""
+    ranges = bytearray(struct.pack("=QQQ", start, length, 0))
+    fcntl.ioctl(folder, _TRIM, ranges)
+    return int(struct.unpack("=QQQ", ranges)[1])
+
+
+def raise_loopback() -> None:
+    """Brings `lo` up in this network namespace."""
+    any_socket = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    # SIOCSIFFLAGS with IFF_UP | IFF_RUNNING: netdevice(7).
+    fcntl.ioctl(any_socket.fileno(), 0x8914, struct.pack("16sh14x", b"lo", 0x1 | 0x40))
+    any_socket.close()
+
+
+def set_hostname(name: str) -> None:
+    """The name of this UTS namespace's machine."""
+    _socket.sethostname(name)

@@ -1,0 +1,283 @@
+"""Process 1 of a mounted disk's own pid and mount namespaces: exports, mounts and unmounts it, starts machines on it.
+
+Started by `holder`, told what to do by JSON messages over a socket that keeps their edges, one answer each. When
+it ends, for whatever reason, the kernel ends every process in its pid namespace, and with the last of them the
+mount namespace, the loop device and the export are gone. Standard library only, and little of it: it starts quickly.
+
+Paths of the disk are never resolved from here, for links on it may point anywhere: `_inside` changes root first.
+"""
+
+# ruff: noqa: PTH - pathlib and what it imports cost more start-up time than the rest together.
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ingot.backends.local import kernel, layout
+from ingot.backends.local.chroot import Saved, become_init, place, take_back
+
+Answer = dict[str, Any]
+
+
+class WorkerError(Exception):
+    """What could not be done, for the answer."""
+
+
+class Worker:
+    """One disk: exported or not, mounted or not, with a machine running on it or not."""
+
+    def __init__(self, control: int, folder: str) -> None:
+        self.control = control
+        self.disk = f"{folder}/disk"
+        self.root = f"{folder}/root"
+        self._daemon = 0
+        self._folder = -1  # the mounted root, held open so that lost writes are told to us
+        self._init = 0
+        self._network = 0
+        self._saved: list[Saved] = []
+        self._ended: dict[int, int] = {}
+
+    def export(self, argv: list[str]) -> Answer:
+        """Starts the storage daemon, which shows the disk as a raw file."""
+        pid_file = f"{self.disk}.pid"
+        self.run([*argv, "--pidfile", pid_file, "--daemonize"])
+        self._daemon = int(_read(pid_file))
+        with open(self.disk, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            found = layout.partitions(file.read(layout.HEAD), size)
+            kinds = []
+            for part in found:
+                file.seek(part.start)
+                kinds.append(layout.file_system(file.read(layout.HEAD)))
+        return {"size": size, "partitions": [[*part, kind] for part, kind in zip(found, kinds, strict=True)]}
+
+    def unexport(self) -> Answer:
+        """Ends the storage daemon after it has written everything out."""
+        if self._daemon:
+            os.kill(self._daemon, signal.SIGTERM)
+            status = self._wait(self._daemon, 120.0)
+            self._daemon = 0
+            if status:
+                raise WorkerError(f"the storage daemon ended with status {status}")
+        return {}
+
+    def mount(self, start: int, size: int, options: list[str]) -> Answer:
+        """Mounts a partition; its loop device goes away with the mount (`mount -o loop` sets autoclear)."""
+        window = [f"loop,offset={start},sizelimit={size}", *options]
+        self.run(["mount", "-o", ",".join(window), self.disk, self.root])
+        self._folder = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return {"device": self._device()}
+
+    def unmount(self, trim: bool) -> Answer:
+        """Trims free blocks if asked to, writes everything out and unmounts; fails where a write was lost."""
+        if self._folder < 0:
+            return {"trimmed": 0}
+        device = self._device()
+        trimmed = kernel.trim(self._folder, 0, 2**63) if trim else 0
+        try:
+            kernel.sync(self._folder)
+        except OSError as error:
+            raise WorkerError(f"what was written to the disk could not be kept: {error.strerror}") from error
+        finally:
+            os.close(self._folder)
+            self._folder = -1
+        kernel.unmount(self.root)
+        # The device is let go of when nothing, in whatever namespace, has the file system mounted any more.
+        state = f"/sys/block/{os.path.basename(device)}/loop"
+        _until(lambda: not os.path.exists(state), 30.0, f"{device} stayed in use")
+        return {"trimmed": trimmed}
+
+    def start(
+        self, visitors: list[Any], run_files: list[Any], sizes: dict[str, int], network: bool
+    ) -> Answer:
+        """Starts a machine: namespaces of its own with the disk as root. Its init reports itself on the socket."""
+        self._saved = _inside(self.root, lambda: place(visitors))
+        read, write = os.pipe()
+        child = os.fork()
+        if not child:
+            _or_die(lambda: self._fork_init(write, run_files, sizes))
+        os.close(write)
+        with os.fdopen(read) as pipe:
+            text = pipe.read()
+        self._wait(child, 10.0)
+        if not text.isdigit():
+            raise WorkerError(text or "the machine's namespaces could not be made")
+        self._init = int(text)
+        if network:
+            self._start_network()
+        return {}
+
+    def _fork_init(self, write: int, run_files: list[Any], sizes: dict[str, int]) -> None:
+        # A pid namespace begins with the next child, and that child is to be ours: hence two forks.
+        try:
+            kernel.unshare(
+                kernel.NEW_NAMESPACE | kernel.NEW_IPC | kernel.NEW_UTS | kernel.NEW_NET | kernel.NEW_PID
+            )
+            kernel.unshare(kernel.NEW_CGROUP)
+        except OSError as error:
+            os.write(write, str(error).encode())
+            return
+        init = os.fork()
+        if init:
+            os.write(write, str(init).encode())
+        else:
+            become_init(self.root, self.control, run_files, sizes)
+
+    def _start_network(self) -> None:
+        read, write = os.pipe()
+        os.set_inheritable(write, True)
+        words = [
+            "--configure",
+            "--mtu=65520",
+            "--disable-host-loopback",
+            "--enable-sandbox",
+            "--enable-seccomp",
+        ]
+        argv = ["slirp4netns", *words, f"--ready-fd={write}", "--netns-type=path"]
+        self._network = _spawn([*argv, f"/proc/{self._init}/ns/net", "tap0"])
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            if pipe.read(1) != b"1":
+                raise WorkerError("slirp4netns could not give the machine a network")
+
+    def stop(self) -> Answer:
+        """Ends whatever runs on the machine, and takes back the files that were placed on its disk."""
+        for pid in (self._init, self._network):
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+                self._wait(pid, 60.0)
+        self._init = self._network = 0
+        if self._saved:
+            saved, self._saved = self._saved, []
+            _inside(self.root, lambda: take_back(saved))
+        return {}
+
+    def run(self, argv: list[str], text: str = "") -> Answer:
+        """Runs a short-lived tool of this computer in these namespaces; its output is in the answer."""
+        output = os.memfd_create("output")
+        given = os.memfd_create("input")
+        os.write(given, text.encode())
+        os.lseek(given, 0, os.SEEK_SET)
+        pid = _spawn(argv, output=output, given=given)
+        status = self._wait(pid, 600.0)
+        os.lseek(output, 0, os.SEEK_SET)
+        with os.fdopen(output, errors="replace") as file:
+            said = file.read(32768).strip()
+        os.close(given)
+        if status:
+            raise WorkerError(f"`{argv[0]}` failed: {said.splitlines()[-1] if said else f'status {status}'}")
+        return {"output": said}
+
+    def serve(self) -> None:
+        """Answers messages until the socket ends."""
+        while message := os.read(self.control, 1 << 22):
+            asked = json.loads(message)
+            try:
+                answer = getattr(self, asked.pop("do"))(**asked)
+            except (OSError, WorkerError) as error:
+                answer = {"error": str(error), "errno": getattr(error, "errno", None)}
+            os.write(self.control, json.dumps(answer).encode())
+            self._reap()
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            self._ended[pid] = os.waitstatus_to_exitcode(status)
+
+    def _wait(self, pid: int, seconds: float) -> int:
+        def ended() -> bool:
+            self._reap()
+            return pid in self._ended
+
+        _until(ended, seconds, f"process {pid} did not end")
+        return self._ended.pop(pid)
+
+    def _device(self) -> str:
+        for line in _read("/proc/self/mountinfo").splitlines():
+            words = line.split(" ")
+            if words[4] == self.root:
+                return words[words.index("-") + 2]
+        raise WorkerError("the disk is not mounted")
+
+
+def _until(done: Callable[[], bool], seconds: float, problem: str) -> None:
+    deadline = time.monotonic() + seconds
+    pause = 0.0005
+    while not done():
+        if time.monotonic() > deadline:
+            raise WorkerError(f"{problem} within {seconds:.0f} s")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.02)
+
+
+def _inside(root: str, act: Callable[[], Any]) -> Any:
+    """What `act` gives back in a process whose root is the disk, where its links lead nowhere else."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+
+        def work() -> None:
+            os.chdir(root)
+            os.chroot(".")
+            try:
+                answer = {"value": act()}
+            except OSError as error:
+                answer = {"error": str(error)}
+            with os.fdopen(write, "w") as pipe:
+                json.dump(answer, pipe)
+
+        _or_die(work)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        answer = json.loads(pipe.read() or '{"error": "the helper process ended"}')
+    os.waitpid(child, 0)
+    if "error" in answer:
+        raise WorkerError(answer["error"])
+    return answer["value"]
+
+
+def _or_die(act: Callable[[], None]) -> None:
+    try:
+        act()
+    finally:
+        os._exit(0)
+
+
+def _spawn(argv: list[str], *, output: int = -1, given: int = -1) -> int:
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        streams = [(given if given >= 0 else null, 0), (output if output >= 0 else null, 1)]
+        streams.append((streams[1][0], 2))
+        actions = [(os.POSIX_SPAWN_DUP2, here, there) for here, there in streams]
+        return os.posix_spawnp(argv[0], argv, os.environ, file_actions=actions)
+    finally:
+        os.close(null)
+
+
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+def main(words: list[str]) -> None:
+    """Serves one disk. The words: the socket's number, and an empty folder that is used as a mount point only."""
+    control, folder = int(words[0]), words[1]
+    os.set_inheritable(control, False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    kernel.mount("proc", "/proc", "proc", flags=kernel.NO_SUID | kernel.NO_DEV | kernel.NO_EXEC)
+    kernel.mount("ingot", folder, "tmpfs", data="mode=0700,size=4m")
+    worker = Worker(control, folder)
+    os.mkdir(worker.root)
+    os.close(os.open(worker.disk, os.O_CREAT | os.O_WRONLY, 0o600))
+    os.write(control, b'{"ready": true}')
+    worker.serve()
