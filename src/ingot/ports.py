@@ -52,15 +52,18 @@ class Tree(Protocol):
 
     def files(self, folder: str, *, deep: bool = True) -> Sequence[str]:
         """The files in a folder, and unless `deep` is off all those below it, as sorted paths that begin with
-        `folder`; linked folders are followed, `.git`, `.hg` and `.svn` left out. Empty where there is none."""
+        `folder`; linked folders are followed, `.git` is left out. Empty where there is none."""
         ...
 
     def mode(self, path: str) -> int:
         """The permission bits of a file or folder (links followed); 0 where there is none."""
         ...
 
-    def link(self, path: str) -> str | None:
-        """What a symbolic link says; None for what is not a link."""
+    def listing(self, folder: str) -> Sequence[tuple[str, str, int]]:
+        """Everything below a folder as copying it sees it: (path below the folder, kind, permission bits), sorted.
+
+        `kind` is `file`, `folder`, or for a link, which is not followed, `-> ` and what it says. `.git` is left out.
+        """
         ...
 
 

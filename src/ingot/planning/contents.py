@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import replace
-
 from typing import assert_never
 
 from ingot.errors import Problem
@@ -72,7 +71,7 @@ class Contents:
         return content
 
     def _near(self, missing: str) -> str:
-        known = [name for name in self._reader.search.role_names(["roles"]) if name]
+        known = [name for name in self._reader.search().role_names(["roles"]) if name]
         if not missing.startswith("the role"):
             return "paths are relative to the project's folder"
         listed = f"roles of this project: {', '.join(known[:12])}; " if known else ""
@@ -88,19 +87,21 @@ class Contents:
     def _files(self, step: FilesStep) -> Digest:
         """A file by bytes and, where it keeps its own, permission bits; a folder by all that is below it."""
         data = self._tree.read(step.src)
+        # Copied into a folder (`dest: /etc/`), a file keeps its name.
+        name = posixpath.basename(step.src) if step.dest.endswith("/") else ""
         if data is not None:
-            return digest([digest_bytes(data), None if step.mode else self._tree.mode(step.src)])
+            return digest([name, digest_bytes(data), None if step.mode else self._tree.mode(step.src)])
         folder = step.src.rstrip("/")
-        files = self._tree.files(folder)
-        if not files and not self._tree.mode(folder):
+        if not self._tree.mode(folder):
             self._report(step, f'the file or folder "{step.src}" is not there')
-        return digest([[path[len(folder) + 1 :], *self._entry(path)] for path in files])
-
-    def _entry(self, path: str) -> tuple[str, int]:
-        link = self._tree.link(path)
-        if link is not None:
-            return f"-> {link}", 0
-        return digest_bytes(self._tree.read(path) or b""), self._tree.mode(path)
+        return digest(
+            [
+                [path, kind, mode, digest_bytes(self._tree.read(f"{folder}/{path}") or b"")]
+                if kind == "file"
+                else [path, kind, mode]
+                for path, kind, mode in self._tree.listing(folder)
+            ]
+        )
 
     def _report(
         self, step: Step, message: str, *, hint: str = "paths are relative to the project's folder"

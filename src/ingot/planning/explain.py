@@ -115,7 +115,7 @@ def _word(name: str, step: Json) -> str:
 
 
 def _read_changes(old: Sequence[Sequence[str]], new: Sequence[Sequence[str]]) -> Iterator[str]:
-    before, after = {path: value for path, value in old}, {path: value for path, value in new}
+    before, after = dict(old), dict(new)
     for path in sorted(before.keys() | after.keys()):
         if path not in before:
             yield f"{path} added"

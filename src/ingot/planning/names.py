@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Sequence
-
 from typing import assert_never
 
 from ingot.model.step import FilesStep, PackagesStep, PlaybookStep, RolesStep, ScriptStep, SealStep, Step

@@ -15,6 +15,7 @@ Nothing here depends on where the project lies: files count under names such as 
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,9 @@ from ingot.planning.references import Kind, Reference, dependencies, references
 from ingot.planning.search import PLUGIN_FOLDERS, RoleAt, Search, join
 from ingot.ports import Tree
 
+_HOSTS = frozenset({"default", "localhost"})  # what a machine is called while it is built
+_WORD = re.compile(r"[\w.-]+")
+_REQUIREMENTS = ("requirements.yml", "roles/requirements.yml", "collections/requirements.yml")
 _YAML = (".yml", ".yaml", ".json")
 _PARSED = frozenset({"tasks", "handlers", "defaults", "vars", "meta"})
 _READ = frozenset({"tasks", "handlers"})
@@ -45,7 +49,7 @@ class ContentReader:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
-        self.search = Search(tree)
+        self._searches: dict[str, Search] = {}
         self._parsed: dict[str, Parsed | None] = {}
         self._counted: dict[str, Digest] = {}
         self._references: dict[str, tuple[Reference, ...]] = {}
@@ -66,6 +70,12 @@ class ContentReader:
         for folder in ("files", "templates"):
             closure.add_folder(join(closure.playbook_dir, folder))
         return closure.content()
+
+    def search(self, near: str = "") -> Search:
+        """Where is looked for what a playbook in the folder `near` names."""
+        if near not in self._searches:
+            self._searches[near] = Search(self.tree, near=near)
+        return self._searches[near]
 
     def parsed(self, path: str) -> Parsed | None:
         """A YAML file, or None where there is none."""
@@ -105,6 +115,7 @@ class Closure:
     def __init__(self, reader: ContentReader, *, playbook_dir: str) -> None:
         self.playbook_dir = playbook_dir
         self._reader = reader
+        self._search = reader.search(playbook_dir)
         self._found: dict[str, tuple[str, Digest]] = {}  # path: name that counts, digest
         self._roles: set[str] = set()
         self._visited: set[str] = set()
@@ -122,11 +133,11 @@ class Closure:
     def add_role(self, name: str, *, asked_by: RoleAt | None = None, required: bool = False) -> None:
         """A role and what it depends on and includes."""
         near = [join(self.playbook_dir, "roles"), *([posixpath.dirname(asked_by.folder)] if asked_by else [])]
-        role = self._reader.search.role(
+        role = self._search.role(
             name, near=near, beside=self.playbook_dir, collection=asked_by.collection if asked_by else ""
         )
         if role is None:
-            if required:
+            if required and not self._comes_later():
                 by = f', which role "{asked_by.name}" asks for,' if asked_by else ""
                 self._missing.append(f'the role "{name}"{by} is in no folder of roles and in no collection')
         elif role.folder not in self._roles:
@@ -143,25 +154,38 @@ class Closure:
             self._missing.append(f'the playbook "{path}" is not there')
 
     def add_surroundings(self, groups: Sequence[str]) -> None:
-        """What applies to every step: variables of the groups and hosts, `ansible.cfg`, plugin folders."""
-        search = self._reader.search
-        for folder in dict.fromkeys(["", self.playbook_dir, *search.inventories()]):
-            for group in ("all", *groups):
-                base = join(folder, f"group_vars/{group}")
-                for path in (*(base + suffix for suffix in ("", *_YAML)), *search.files(base)):
-                    self._add_yaml(path, None)
-            for path in search.files(join(folder, "host_vars")):
-                self._add_yaml(path, None)
-        self.add_file("ansible.cfg")
-        for folder in dict.fromkeys(["", self.playbook_dir]):
+        """What applies to every step: variables of the groups and hosts, inventories, `ansible.cfg`, plugin folders."""
+        search = self._search
+        beside = dict.fromkeys(["", search.folder, self.playbook_dir])
+        named = {"all", "ungrouped", *groups, *self._add_inventories()}
+        for folder in [*beside, *(posixpath.dirname(place) for place in search.inventories())]:
+            for kind, names in (("group_vars", named), ("host_vars", _HOSTS)):
+                for path in search.files(join(folder, kind)):
+                    top = path[len(join(folder, kind)) + 1 :].split("/")[0]
+                    if top in names or posixpath.splitext(top)[0] in names:
+                        self._add_yaml(path, None)
+        self.add_file(join(search.folder, "ansible.cfg"))
+        for folder in beside:
             for name in PLUGIN_FOLDERS:
                 self.add_folder(join(folder, name))
+            for path in _REQUIREMENTS:
+                self._add_yaml(join(folder, path), None)
         for folder in search.configured(*PLUGIN_FOLDERS):
             self.add_folder(folder)
 
+    def _add_inventories(self) -> set[str]:
+        """The project's inventories, and all words in them: any may be a group that the machine is in."""
+        words: set[str] = set()
+        for place in self._search.inventories():
+            for path in self._search.files(place) or (place,):
+                if self.add_file(path):
+                    data = self._reader.tree.read(path) or b""
+                    words.update(_WORD.findall(data.decode(errors="replace")))
+        return words
+
     def add_folder(self, folder: str) -> None:
         """Every file below a folder, by bytes and permission bits."""
-        for path in self._reader.search.files(folder):
+        for path in self._search.files(folder):
             if "__pycache__" not in path:
                 self.add_file(path)
 
@@ -174,9 +198,14 @@ class Closure:
             self._found[path] = (name or self._name(path), value)
         return True
 
+    def _comes_later(self) -> bool:
+        """Whether what is not there may come with the project's requirements, which count in its place."""
+        folders = dict.fromkeys(["", self._search.folder, self.playbook_dir])
+        return any(self._reader.parsed(join(folder, path)) for folder in folders for path in _REQUIREMENTS)
+
     def _add_role_files(self, role: RoleAt) -> None:
         context: list[tuple[Reference, _Context]] = []
-        for path in self._reader.search.files(role.folder):
+        for path in self._search.files(role.folder):
             inner = path[len(role.folder) + 1 :]
             top, _, rest = inner.partition("/")
             if top in _IGNORED or "__pycache__" in inner or (not rest and not _matters(top)):
@@ -227,7 +256,7 @@ class Closure:
             self.add_role(reference.name, asked_by=context.role, required=reference.required)
             return
         fixed = reference.name.partition("{{")[0]
-        search = self._reader.search
+        search = self._search
         if fixed.count(".") >= 2:
             names = search.collection_roles(".".join(fixed.split(".")[:2]))
         elif context.role and context.role.collection:
@@ -256,7 +285,7 @@ class Closure:
             return self._add_yaml(path, context)
         if path in self._found or (self._add_yaml(path, None) if kind == "vars" else self.add_file(path)):
             return True
-        files = self._reader.search.files(path) if path else ()
+        files = self._search.files(path) if path else ()
         for inner in files:
             if kind == "vars":
                 self._add_yaml(inner, None)
@@ -272,7 +301,7 @@ class Closure:
         for place in self._places(reference.kind, folder, context):
             if context.role and (place + "/").startswith(context.role.folder + "/"):
                 continue  # counts whole already
-            for path in self._reader.search.files(place, deep=bool(folder)):
+            for path in self._search.files(place, deep=bool(folder)):
                 if reference.kind == "file":
                     self.add_file(path)
                 elif path.endswith(_YAML):
@@ -304,11 +333,11 @@ class Closure:
         if name in self._collections or name.count(".") != 1:
             return
         self._collections.add(name)
-        folder = self._reader.search.collection(name)
+        folder = self._search.collection(name)
         if not folder:
             return
         if not self.add_file(f"{folder}/MANIFEST.json", name=f"collection/{name}/MANIFEST.json"):
-            for path in self._reader.search.files(f"{folder}/plugins"):
+            for path in self._search.files(f"{folder}/plugins"):
                 if "__pycache__" not in path:
                     self.add_file(path, name=f"collection/{name}/{path[len(folder) + 1 :]}")
 

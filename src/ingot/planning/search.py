@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from ingot.ports import Tree
 
 _PERSONAL = ("~/.ansible/roles", "/usr/share/ansible/roles", "/etc/ansible/roles")
+_INVENTORIES = (
+    *("inventory", "inventory.yml", "inventory.yaml", "inventory.ini"),
+    *("hosts.yml", "hosts.yaml", "hosts.ini", "hosts"),
+)
 PLUGIN_FOLDERS = (
     "library",
     "modules",
@@ -42,26 +46,38 @@ def join(folder: str, path: str) -> str:
 
 
 class Search:
-    """Finds roles and collections. Remembers what it saw for as long as it lives."""
+    """Finds roles and collections. Remembers what it saw for as long as it lives.
 
-    def __init__(self, tree: Tree) -> None:
+    The `ansible.cfg` that holds is the nearest one from the playbook's folder upward; relative paths in it belong to
+    its folder. Nobody's `~/.ansible.cfg` counts: a key must not depend on who plans.
+    """
+
+    def __init__(self, tree: Tree, *, near: str = "") -> None:
         self._tree = tree
         self._files: dict[tuple[str, bool], Sequence[str]] = {}
         self._collections: dict[str, str] = {}
-        self._config = _defaults(tree.read("ansible.cfg"))
+        self.folder = near
+        while self.folder and not tree.mode(join(self.folder, "ansible.cfg")):
+            self.folder = posixpath.dirname(self.folder)
+        self._config = _defaults(tree.read(join(self.folder, "ansible.cfg")))
 
     def configured(self, *names: str) -> tuple[str, ...]:
-        """The paths of `ansible.cfg`'s settings of these names, relative to the project or absolute."""
-        texts = [self._config.get(name, "") for name in names]
-        return tuple(join("", part.strip()) for text in texts for part in text.split(":") if part.strip())
+        """The paths of `ansible.cfg`'s settings of these names, seen from the project, or absolute."""
+        texts = [self._config.get(name, "").replace("{{CWD}}", ".") for name in names]
+        return tuple(
+            join(self.folder, part.strip()) for text in texts for part in text.split(":") if part.strip()
+        )
 
     def inventories(self) -> tuple[str, ...]:
-        """Folders beside whose inventory group and host variables may lie."""
-        named = [part.strip() for part in self._config.get("inventory", "").split(",") if part.strip()]
-        folders = [join("", name) for name in named if "/" not in name[:1]]
-        return tuple(
-            folder if self.files(folder) else posixpath.dirname(folder) for folder in [*folders, "inventory"]
-        )
+        """The project's own inventories, files or folders: as configured, else the first of the usual names."""
+        if text := self._config.get("inventory", ""):
+            parts = [part.strip() for part in text.split(",") if part.strip()]
+            return tuple(join(self.folder, part) for part in parts)
+        for folder in dict.fromkeys((self.folder, "")):
+            for name in _INVENTORIES:
+                if self._tree.mode(place := join(folder, name)):
+                    return (place,)
+        return ()
 
     def files(self, folder: str, *, deep: bool = True) -> Sequence[str]:
         """All files below a folder, or with `deep` off those in it."""
@@ -71,7 +87,7 @@ class Search:
 
     def role_folders(self, near: Sequence[str]) -> tuple[str, ...]:
         """The folders in which a role of a plain name is looked for; `near` are the playbook's and the asking role's."""
-        folders = [*near, *self.configured("roles_path"), "roles", *_PERSONAL]
+        folders = [*near, *self.configured("roles_path"), join(self.folder, "roles"), "roles", *_PERSONAL]
         return tuple(dict.fromkeys(folders))
 
     def role(
@@ -114,7 +130,8 @@ class Search:
         return self._collections[name]
 
     def _places(self, tail: str) -> Iterator[str]:
-        for folder in (*self.configured("collections_path", "collections_paths"), "collections"):
+        own = self.configured("collections_path", "collections_paths")
+        for folder in dict.fromkeys((*own, join(self.folder, "collections"), "collections")):
             yield f"{folder}/{tail}" if folder else tail
         yield tail
         yield f"~/.ansible/collections/{tail}"

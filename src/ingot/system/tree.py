@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-_NOT_OURS = frozenset({".git", ".hg", ".svn"})
+_NOT_OURS = ".git"
 
 
 class FileTree:
@@ -37,13 +37,9 @@ class FileTree:
         place = self._find(path)
         return stat.S_IMODE(place.stat().st_mode) if place else 0
 
-    def link(self, path: str) -> str | None:
-        for candidate in self._candidates(path):
-            if candidate.is_symlink():
-                return str(candidate.readlink())
-            if candidate.exists():
-                return None
-        return None
+    def listing(self, folder: str) -> Sequence[tuple[str, str, int]]:
+        place = self._find(folder)
+        return sorted(_list(place, "")) if place and place.is_dir() else ()
 
     def _find(self, path: str) -> Path | None:
         return next((place for place in self._candidates(path) if place.exists()), None)
@@ -65,9 +61,24 @@ def _walk(folder: Path, prefix: str, *, above: frozenset[tuple[int, int]], deep:
         return
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name in _NOT_OURS:
+            if entry.name == _NOT_OURS:
                 continue
             if not entry.is_dir():
                 yield prefix + entry.name
             elif deep:
                 yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above=above | {here}, deep=deep)
+
+
+def _list(folder: Path, prefix: str) -> Iterator[tuple[str, str, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name == _NOT_OURS:
+                continue
+            name, bits = prefix + entry.name, stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode)
+            if entry.is_symlink():
+                yield name, f"-> {Path(entry.path).readlink()}", 0
+            elif entry.is_dir():
+                yield name, "folder", bits
+                yield from _list(Path(entry.path), f"{name}/")
+            else:
+                yield name, "file", bits
