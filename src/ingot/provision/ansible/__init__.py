@@ -1,0 +1,7 @@
+"""Roles and playbooks, applied by the real Ansible: one process a step, straight to the machine over SSH."""
+
+from __future__ import annotations
+
+from ingot.provision.ansible.play import AnsibleProject, apply
+
+__all__ = ["AnsibleProject", "apply"]
