@@ -1,0 +1,1 @@
+"""Text → Definition: load, lint, lock."""

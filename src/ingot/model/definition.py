@@ -56,6 +56,17 @@ class DebootstrapBase:
     kernel: str = "linux-image-amd64"
     include: tuple[str, ...] = ()
 
+    @property
+    def archives(self) -> tuple[tuple[str, str], ...]:
+        """(suite, address) of each archive that apt reads: the suite, its updates, its security updates.
+
+        Debian's rolling suites have neither updates nor security updates of their own.
+        """
+        if self.suite in ("sid", "unstable", "experimental", "testing"):
+            return ((self.suite, self.mirror),)
+        security = ((f"{self.suite}-security", self.security),) if self.security else ()
+        return ((self.suite, self.mirror), (f"{self.suite}-updates", self.mirror), *security)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiskImageBase:
@@ -76,6 +87,8 @@ class BaseDefinition:
 
     name: str
     sources: Mapping[str, BaseSource]
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What it is on targets and backends whose bases are not made here, as plain data."""
     place: Place = NOWHERE
 
 

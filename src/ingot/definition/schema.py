@@ -1,0 +1,469 @@
+"""The shape of `ingot.yaml`: pydantic models at the file's edge, and the JSON Schema made of them.
+
+Everything a user can write is described here once; editors show these descriptions.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    RootModel,
+    Tag,
+    model_validator,
+)
+
+from ingot.definition.messages import Bad
+from ingot.model.units import parse_bytes, parse_seconds
+
+_NAME = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
+KINDS = ("packages", "roles", "playbook", "script", "files")
+"""What a step can do; the key that says it."""
+
+
+def check_name(text: str) -> str:
+    """A name as Ingot, file systems and clouds all take it."""
+    if not re.fullmatch(_NAME, text) or len(text) > 63:
+        hint = f"for example `{suggestion}`" if (suggestion := as_name(text)) else ""
+        raise Bad(
+            f"{text[:60]!r} is not a name: lowercase letters, digits, `-` and `.`, at most 63", hint=hint
+        )
+    return text
+
+
+def as_name(text: str) -> str:
+    """The nearest name to a text, or ""."""
+    return re.sub(r"[^a-z0-9.-]+", "-", text.lower()).strip("-.")[:63].strip("-.")
+
+
+def _matches(pattern: str, what: str, hint: str = "") -> AfterValidator:
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise Bad(f"{text[:60]!r} is not {what}", hint=hint)
+        return text
+
+    return AfterValidator(check)
+
+
+def _size(text: str) -> str:
+    try:
+        value = parse_bytes(text)
+    except OverflowError:
+        raise Bad(f"{text[:20]}… is too large for a disk") from None
+    if not 2**30 <= value <= 64 * 2**40:
+        raise Bad(f"{text} is no size for a disk", hint="from `1 GiB` to `64 TiB`")
+    if value % 2**20:
+        raise Bad(f"{text} is not a whole number of MiB", hint="such as `8 GiB`")
+    return text
+
+
+def _duration(text: str) -> str:
+    value = parse_seconds(text)
+    if not 0 < value <= 366 * 86400:
+        raise Bad(f"{text[:40]} is no time to wait for", hint="such as `10m`; at most `366d`")
+    return text
+
+
+def _project_path(text: str) -> str:
+    if not text or text.startswith(("/", "~")):
+        raise Bad(
+            f"{text!r} is not a path in the project", hint="paths are relative to the folder of `ingot.yaml`"
+        )
+    return text
+
+
+def _destination(text: str) -> str:
+    if not text.startswith("/") or ".." in text.split("/") or text.strip("/") == "" or "\n" in text:
+        raise Bad(f"{text[:60]!r} is not an absolute path", hint="such as `/etc/motd`")
+    return text
+
+
+def _checksum(text: str) -> str:
+    plain = text.removeprefix("sha256:").lower()
+    if not re.fullmatch("[0-9a-f]{64}", plain):
+        raise Bad(
+            f"{text[:70]!r} is not a SHA-256 checksum",
+            hint="64 hexadecimal digits, as `sha256sum` prints them",
+        )
+    return plain
+
+
+def _with_unit(example: str) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise Bad(f"{value} needs a unit", hint=f"such as `{example}`")
+        return value
+
+    return BeforeValidator(check)
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+Size = Annotated[str, _with_unit("8 GiB"), AfterValidator(_size)]
+Duration = Annotated[str, _with_unit("10m"), AfterValidator(_duration)]
+ProjectPath = Annotated[str, AfterValidator(_project_path)]
+Package = Annotated[
+    str, _matches(r"@?[A-Za-z0-9][^\s=,;|&<>]*(=[^\s=]+)?", "a package", "`name` or `name=version`")
+]
+Component = Annotated[
+    str, _matches(r"[a-z][a-z0-9/-]*", "a component", "such as `main` or `non-free-firmware`")
+]
+Suite = Annotated[str, _matches(r"[a-z][a-z0-9.-]*", "a suite", "such as `bookworm`")]
+Mirror = Annotated[
+    str,
+    _matches(
+        r"(https?|file)://[^\s]+", "the address of an archive", "such as `http://deb.debian.org/debian`"
+    ),
+]
+RoleName = Annotated[
+    str, _matches(r"[A-Za-z0-9_./-]+", "a role's name", "such as `common` or `ingot.cluster.slurm`")
+]
+Group = Annotated[str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "an inventory group", "letters, digits and `_`")]
+Word = Annotated[str, _matches(r"[^\s,]+", "a tag", "without spaces and commas")]
+Owner = Annotated[str, _matches(r"[a-z_][a-z0-9_-]*\$?|[0-9]+", "a user or a group", "such as `root`")]
+Mode = Annotated[str, _matches(r"[0-7]{3,4}", "a mode", 'octal digits in quotes, such as "0644"')]
+EnvName = Annotated[str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
+
+
+def _by_type(**tags: type) -> Discriminator:
+    """Chooses a union's member by the YAML type alone, so that messages speak of one shape."""
+
+    def choose(value: Any) -> str | None:
+        return next((f"<{tag}>" for tag, kind in tags.items() if isinstance(value, kind)), None)
+
+    return Discriminator(choose)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class VariableModel(_Model):
+    """A variable: what it is, what it may be, and where its value comes from."""
+
+    type: Literal["string", "number", "boolean", "list", "map"] | None = Field(
+        default=None, description="The value's type; the default's own where nothing is said, else `string`."
+    )
+    default: Any = Field(
+        default=None, description="The value when nothing else gives one. Without it, a value is required."
+    )
+    description: str = Field(default="", description="What the variable is for, in a sentence.")
+    choices: list[Any] = Field(default=[], description="The only values that are taken.")
+    env: EnvName | None = Field(
+        default=None, description="An environment variable that gives the value, beside `INGOT_VAR_<name>`."
+    )
+    sensitive: bool = Field(
+        default=False, description="A secret: its value is shown nowhere and never counts in a layer's key."
+    )
+    rev: str = Field(
+        default="", description="Of a secret: any text; change it to rebuild what uses the secret."
+    )
+
+
+class TargetModel(_Model):
+    """One place to build for. Further keys are the backend's own options."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    backend: Name = Field(description="`local`, or a cloud: `aws`, `azure`, `gcp`, `openstack`.")
+    arch: Literal["x86_64", "aarch64"] = Field(default="x86_64", description="The machine's architecture.")
+    disk: Size = Field(default="8 GiB", description="The disk's size, such as `8 GiB`.")
+
+
+class DebootstrapModel(_Model):
+    """A base made from a Debian archive."""
+
+    debootstrap: Suite = Field(description="The suite: `bookworm`, `trixie`.")
+    components: Annotated[list[Component], Field(min_length=1)] = Field(
+        default=["main"],
+        description="The archive's components, such as `[main, contrib, non-free-firmware]`.",
+    )
+    mirror: Mirror = Field(default="http://deb.debian.org/debian", description="The archive's address.")
+    security: Mirror | Literal[""] = Field(
+        default="http://deb.debian.org/debian-security",
+        description='The archive of security updates; "" for none.',
+    )
+    keyring: ProjectPath | None = Field(
+        default=None, description="A file of the project with the archive's keys; Debian's own otherwise."
+    )
+    kernel: Package = Field(default="linux-image-amd64", description="The kernel's package.")
+    include: list[Package] = Field(
+        default=[], description="Further packages that every image on this base has."
+    )
+
+
+class DiskImageModel(_Model):
+    """A base that is a cloud image, qcow2 or raw."""
+
+    image: str = Field(description="A URL, or a path in the project.")
+    sha256: Annotated[str, AfterValidator(_checksum)] = Field(
+        default="", description="The file's SHA-256; required for a URL."
+    )
+
+    @model_validator(mode="after")
+    def _known_bytes(self) -> DiskImageModel:
+        if re.match(r"[a-z]+://", self.image):
+            if not re.match(r"(https?|file)://", self.image):
+                raise Bad(
+                    f"{self.image[:80]!r} cannot be downloaded", hint="http, https and file addresses can"
+                )
+            if not self.sha256:
+                raise Bad(
+                    "an image by URL needs its `sha256`", hint="publishers print it in a SHA256SUMS file"
+                )
+        else:
+            _project_path(self.image)
+        return self
+
+
+def _base_kind(value: Any) -> str | None:
+    if not isinstance(value, dict) or ("debootstrap" in value and "image" in value):
+        return None
+    return "<debootstrap>" if "debootstrap" in value else "<image>" if "image" in value else None
+
+
+class LocalBaseModel(
+    RootModel[
+        Annotated[
+            Annotated[DebootstrapModel, Tag("<debootstrap>")] | Annotated[DiskImageModel, Tag("<image>")],
+            Discriminator(_base_kind),
+        ]
+    ]
+):
+    """What a base is on the local backend: `debootstrap: <suite>` or `image: <path or URL>`."""
+
+
+class _Step(_Model):
+    when: bool | str = Field(
+        default=True,
+        description="The step is left out unless this is true: a boolean, or a Jinja2 expression over variables and matrix values.",
+    )
+    timeout: Duration = Field(default="1h", description="How long the step may take, such as `10m`.")
+    retries: Annotated[int, Field(ge=0, le=20)] = Field(
+        default=0, description="How often the step is tried again when it fails."
+    )
+    layer: Name | None = Field(
+        default=None, description="Neighbouring steps that name the same layer share it."
+    )
+
+
+class _Ansible(_Step):
+    vars: dict[str, Any] = Field(
+        default={}, description="Variables for this step, as strong as `ansible-playbook -e`."
+    )
+    groups: list[Group] = Field(
+        default=[], description="Inventory groups that the machine is in, so that their group_vars apply."
+    )
+    become: bool | None = Field(
+        default=None, description="Whether to become another user; left to the play where nothing is said."
+    )
+    tags: list[Word] = Field(default=[], description="Only tasks with these tags.")
+    skip_tags: list[Word] = Field(default=[], description="No tasks with these tags.")
+    engine: Literal["auto", "mitogen", "ansible"] = Field(
+        default="auto",
+        description="How Ansible runs: through `mitogen`, plain `ansible`, or mitogen where it works (`auto`).",
+    )
+
+
+class PackagesBody(_Model):
+    """Packages to install and to remove."""
+
+    install: list[Package] = Field(default=[], description="`name` or `name=version`.")
+    remove: list[Package] = Field(default=[], description="Packages that must not be there.")
+    recommends: bool = Field(default=False, description="Also install what the packages recommend.")
+
+    @model_validator(mode="after")
+    def _something(self) -> PackagesBody:
+        if not self.install and not self.remove:
+            raise Bad(
+                "nothing is installed and nothing removed", hint="name packages in `install` or `remove`"
+            )
+        return self
+
+
+class PackagesModel(_Step):
+    """Distribution packages."""
+
+    packages: Annotated[
+        Annotated[list[Package], Field(min_length=1), Tag("<list>")] | Annotated[PackagesBody, Tag("<map>")],
+        _by_type(list=list, map=dict),
+    ] = Field(description="Packages to install, or `{install: […], remove: […], recommends: true}`.")
+
+
+class RolesModel(_Ansible):
+    """Ansible roles, applied in one play."""
+
+    roles: Annotated[list[RoleName], Field(min_length=1)] = Field(
+        description="Names: `common` of the project's `roles/`, or `ingot.cluster.slurm` of a collection."
+    )
+
+
+class PlaybookModel(_Ansible):
+    """An Ansible playbook."""
+
+    playbook: ProjectPath = Field(description="The playbook's path in the project.")
+
+
+class ScriptBody(_Model):
+    """A program for the machine: a file of the project, or text."""
+
+    path: ProjectPath | None = Field(default=None, description="The file's path in the project.")
+    inline: str | None = Field(
+        default=None, description="The program's text; `#!/bin/sh -e` unless it begins with `#!`."
+    )
+    args: list[str] = Field(default=[], description="Arguments.")
+    env: dict[EnvName, str] = Field(default={}, description="Environment variables.")
+
+    @model_validator(mode="after")
+    def _one(self) -> ScriptBody:
+        if (self.path is None) == (self.inline is None):
+            raise Bad("a script has either `path` or `inline`", hint="keep one of them")
+        if self.inline is not None and not self.inline.strip():
+            raise Bad("the script is empty")
+        return self
+
+
+class ScriptModel(_Step):
+    """A program run on the machine as root."""
+
+    script: Annotated[
+        Annotated[ProjectPath, Tag("<text>")] | Annotated[ScriptBody, Tag("<map>")],
+        _by_type(text=str, map=dict),
+    ] = Field(description="A path in the project, or `{path: …}` or `{inline: …}` with `args` and `env`.")
+
+
+class FileBody(_Model):
+    """One file or folder copied to the machine."""
+
+    src: ProjectPath | None = Field(default=None, description="A file or a folder of the project.")
+    text: str | None = Field(default=None, description="The file's content, instead of `src`.")
+    dest: Annotated[str, AfterValidator(_destination)] = Field(
+        description="The absolute path on the machine."
+    )
+    mode: Mode | None = Field(
+        default=None, description='Octal digits in quotes: "0644"; the source\'s own where nothing is said.'
+    )
+    owner: Owner = Field(default="root", description="The owner.")
+    group: Owner = Field(default="root", description="The group.")
+
+    @model_validator(mode="after")
+    def _one(self) -> FileBody:
+        if (self.src is None) == (self.text is None):
+            raise Bad("a file has either `src` or `text`", hint="keep one of them")
+        return self
+
+
+class FilesModel(_Step):
+    """Files copied to the machine."""
+
+    files: Annotated[
+        Annotated[list[FileBody], Field(min_length=1), Tag("<list>")] | Annotated[FileBody, Tag("<map>")],
+        _by_type(list=list, map=dict),
+    ] = Field(description="`{src: …, dest: …}` or `{text: …, dest: …}`, or a list of such.")
+
+
+def _kind(value: Any) -> str | None:
+    kinds = [kind for kind in KINDS if isinstance(value, dict) and kind in value]
+    return f"<{kinds[0]}>" if len(kinds) == 1 else None
+
+
+AnyStep = PackagesModel | RolesModel | PlaybookModel | ScriptModel | FilesModel
+
+
+class StepModel(
+    RootModel[
+        Annotated[
+            Annotated[PackagesModel, Tag("<packages>")]
+            | Annotated[RolesModel, Tag("<roles>")]
+            | Annotated[PlaybookModel, Tag("<playbook>")]
+            | Annotated[ScriptModel, Tag("<script>")]
+            | Annotated[FilesModel, Tag("<files>")],
+            Discriminator(_kind),
+        ]
+    ]
+):
+    """One step: the smallest change to a machine."""
+
+
+class ImageModel(_Model):
+    """An image, or one for each combination of its matrix."""
+
+    base: Name | None = Field(default=None, description="The name of a base. Either this or `from`.")
+    parent: Name | None = Field(
+        default=None, alias="from", description="An image of this definition that this one continues."
+    )
+    targets: list[Name] | None = Field(
+        default=None, description="The targets to build for; the parent's, or all, where nothing is said."
+    )
+    steps: list[Any] = Field(default=[], description="What is done to the machine, in this order.")
+    checks: list[ProjectPath] = Field(
+        default=[], description="Testinfra files or folders of the project, run after a real boot."
+    )
+    matrix: dict[EnvName, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default={},
+        description="Variables with several values: one image is made for each combination, named `<image>-<value>…`.",
+    )
+    disk: Size | None = Field(
+        default=None, description="The disk's size; the target's or the parent's where nothing is said."
+    )
+    check_timeout: Duration = Field(default="15m", description="How long booting and checking may take.")
+
+
+class DefinitionModel(_Model):
+    """A definition of machine images for compute clusters."""
+
+    name: Name = Field(description="The project's name.")
+    include: list[str] = Field(
+        default=[],
+        description="Further files whose variables, targets, bases and images belong here; globs allowed.",
+    )
+    variables: dict[str, Any] = Field(default={}, description="Values that `${name}` refers to.")
+    targets: dict[str, Any] = Field(default={}, description="Where images are built, by name.")
+    bases: dict[str, Any] = Field(default={}, description="What images begin with, by name.")
+    images: dict[str, Any] = Field(default={}, description="The images, by name.")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of `ingot.yaml`, for editors: with every description."""
+
+    class Image(ImageModel):
+        __doc__ = ImageModel.__doc__
+        steps: list[StepModel] = Field(default=[], description="What is done to the machine, in this order.")
+
+    class Definition(DefinitionModel):
+        __doc__ = DefinitionModel.__doc__
+        variables: dict[str, VariableModel | str | int | float | bool | list[Any]] = Field(
+            default={},
+            description="Values that `${name}` refers to: a description of each, or just its default.",
+        )
+        targets: dict[str, TargetModel] = Field(default={}, description="Where images are built, by name.")
+        bases: dict[str, dict[str, LocalBaseModel | dict[str, Any]]] = Field(
+            default={}, description="What images begin with, by name; then by target or backend."
+        )
+        images: dict[str, Image] = Field(default={}, description="The images, by name.")
+
+    made = Definition.model_json_schema(by_alias=True)
+    definitions = made.pop("$defs")
+    definitions["Reference"] = {
+        "type": "string",
+        "pattern": r"^\$\{[A-Za-z_][A-Za-z0-9_]*\}$",
+        "description": "A variable that holds the value.",
+    }
+    for entry in definitions.values():
+        _accept_references(entry)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "$defs": definitions}
+
+
+def _accept_references(entry: dict[str, Any]) -> None:
+    """Lets `"${name}"` stand where an object's property is a number, a boolean or one of some words."""
+    for key, given in entry.get("properties", {}).items():
+        if given.get("type") in ("integer", "number", "boolean") or "enum" in given:
+            outer = {word: given.pop(word) for word in ("description", "default", "title") if word in given}
+            entry["properties"][key] = {**outer, "anyOf": [given, {"$ref": "#/$defs/Reference"}]}

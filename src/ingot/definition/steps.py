@@ -1,0 +1,105 @@
+"""Steps as written → the frozen steps of the model."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from ingot.definition.messages import validate
+from ingot.definition.nodes import Items, Node, Path, find, place_at, problem
+from ingot.definition.schema import (
+    AnyStep,
+    FileBody,
+    FilesModel,
+    PackagesBody,
+    PackagesModel,
+    PlaybookModel,
+    RolesModel,
+    ScriptBody,
+    ScriptModel,
+    StepModel,
+)
+from ingot.definition.when import WhenError, decide
+from ingot.errors import Problem
+from ingot.model.step import FilesStep, PackagesStep, Place, PlaybookStep, RolesStep, ScriptStep, Step
+from ingot.model.units import parse_seconds
+
+
+def read_step(node: Node, *, path: Path, problems: list[Problem]) -> AnyStep | None:
+    """One step as the schema has it; None after telling what is wrong."""
+    model = validate(StepModel, node, path=path, problems=problems)
+    return model.root if model else None
+
+
+def is_wanted(
+    step: AnyStep, node: Node, *, values: dict[str, Any], path: Path, problems: list[Problem]
+) -> bool:
+    """Whether the step's `when` holds; one that cannot be told is a problem."""
+    try:
+        return decide(step.when, values)
+    except WhenError as error:
+        place = place_at(node, ("when",))
+        problems.append(problem(str(error), place, path=(*path, "when"), hint=error.hint))
+        return False
+
+
+def to_steps(model: AnyStep, node: Node, *, fallback_layer: str) -> tuple[Step, ...]:
+    """The model's steps for a written one: a list of files is a step for each, in a layer that they share."""
+    common: dict[str, Any] = {
+        "place": node.place,
+        "layer": model.layer or "",
+        "timeout": parse_seconds(model.timeout),
+        "retries": model.retries,
+    }
+    match model:
+        case PackagesModel(packages=packages):
+            body = packages if isinstance(packages, PackagesBody) else PackagesBody(install=packages)
+            names = tuple(body.install)
+            return (
+                PackagesStep(**common, install=names, remove=tuple(body.remove), recommends=body.recommends),
+            )
+        case RolesModel():
+            return (RolesStep(**common, **_ansible(model), roles=tuple(model.roles)),)
+        case PlaybookModel():
+            return (PlaybookStep(**common, **_ansible(model), path=model.playbook),)
+        case ScriptModel(script=script):
+            program = ScriptBody(path=script) if isinstance(script, str) else script
+            path, inline = program.path or "", program.inline or ""
+            args = tuple(program.args)
+            return (ScriptStep(**common, path=path, inline=inline, args=args, env=program.env),)
+        case FilesModel(files=files):
+            if isinstance(files, FileBody):
+                return (_file(files, common),)
+            shared = model.layer or (fallback_layer if len(files) > 1 else "")
+            places = _item_places(node, len(files))
+            several = zip(files, places, strict=True)
+            return tuple(_file(body, {**common, "layer": shared, "place": place}) for body, place in several)
+        case _:
+            assert_never(model)
+
+
+def _item_places(node: Node, count: int) -> list[Place]:
+    listed = find(node, ("files",))
+    return [item.place for item in listed.items] if isinstance(listed, Items) else [node.place] * count
+
+
+def _ansible(model: RolesModel | PlaybookModel) -> dict[str, Any]:
+    return {
+        "vars": model.vars,
+        "groups": tuple(model.groups),
+        "become": model.become,
+        "tags": tuple(model.tags),
+        "skip_tags": tuple(model.skip_tags),
+        "engine": model.engine,
+    }
+
+
+def _file(body: FileBody, common: dict[str, Any]) -> FilesStep:
+    return FilesStep(
+        **common,
+        src=body.src or "",
+        text=body.text,
+        dest=body.dest,
+        mode=body.mode or "",
+        owner=body.owner,
+        group=body.group,
+    )
