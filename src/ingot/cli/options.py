@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import click
+
+from ingot.errors import DefinitionError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,8 +70,11 @@ class Verb(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the verb with the options from both sides of its name."""
         inner = {name: ctx.params.pop(name) for name in COMMON if name in ctx.params}
-        ctx.obj = merge(ctx.parent.params if ctx.parent else {}, inner)
-        return super().invoke(ctx)
+        ctx.obj = options = merge(ctx.parent.params if ctx.parent else {}, inner)
+        try:
+            return super().invoke(ctx)
+        except DefinitionError as error:
+            raise _located(error, options.project) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The verb's own options first, the common ones under a heading of their own."""
@@ -76,10 +82,11 @@ class Verb(click.Command):
         shared: list[tuple[str, str]] = []
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record:
+            if record and record[1]:
                 (own if param.name in self.own or param.name == "help" else shared).append(record)
-        with formatter.section("Options"):
-            formatter.write_dl(own)
+        if own:
+            with formatter.section("Options"):
+                formatter.write_dl(own)
         with formatter.section("Options of every verb"):
             formatter.write_dl(shared)
 
@@ -89,3 +96,15 @@ class Verb(click.Command):
             with formatter.section("Examples"):
                 for line in self.examples.strip().splitlines():
                     formatter.write(f"{'':>{formatter.current_indent}}{line.strip()}\n")
+
+
+def _located(error: DefinitionError, project: str) -> DefinitionError:
+    """The same problems with files as they are found from here, not from the project's folder."""
+    if not project or not error.facts.get("problems"):
+        return error
+    here = tuple(
+        replace(problem, file=str(Path(project, problem.file)) if problem.file else "")
+        for problem in error.problems
+    )
+    facts = {name: value for name, value in error.facts.items() if name != "problems"}
+    return DefinitionError(problems=here, hint=error.hint, **facts)

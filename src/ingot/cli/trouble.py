@@ -99,7 +99,7 @@ def _bug(error: BaseException) -> IngotError:
         path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
         path.write_text(f"{sys.argv}\n{told}")
         kept = str(path)
-    except OSError:
+    except Exception:  # no state folder, no api: then at least on the screen
         sys.stderr.write(told)
         kept = "printed above"
     said = str(error).strip().splitlines()

@@ -40,7 +40,7 @@ def _words(now: Now, event: Event, *, verbose: int) -> tuple[str, ...]:
             return (f"{len(event.layers)} layers{reused}",)
         case LayerStarted():
             return (f"layer {event.index + 1}/{len(now.layers)} {event.layer}",)
-        case LayerFinished():
+        case LayerFinished() if verbose or not now.complete:
             return (_layer(now, event),)
         case StepStarted() if verbose:
             return (f"step {event.step}",)

@@ -30,6 +30,8 @@ class Now:
     plan: str = ""
     plan_started: float = 0.0
     layers: tuple[str, ...] = ()
+    complete: bool = False
+    """Whether all its layers were there when it began."""
     shown: int = 0
     """How many layers, from the first on, have their line on the screen."""
     layer: str = ""
@@ -53,7 +55,9 @@ def fold(now: Now, event: Event) -> Now:
     match event:
         case BuildStarted():
             plan = plan_of(event.subject)
-            return replace(_idle(now), plan=plan, plan_started=event.at, layers=event.layers, shown=0)
+            complete = event.reused == len(event.layers)
+            fresh = replace(_idle(now), plan=plan, plan_started=event.at, layers=event.layers)
+            return replace(fresh, complete=complete, shown=0)
         case LayerStarted():
             shown = max(now.shown, event.index)
             return replace(_idle(now), layer=event.layer, layer_started=event.at, shown=shown)

@@ -41,7 +41,7 @@ def lines(now: Now, event: Event, *, verbose: int = 0) -> tuple[Line, ...]:
             return _header(event)
         case LayerStarted():
             return _reused(now, event.index)
-        case LayerFinished():
+        case LayerFinished() if verbose or not now.complete:
             return (*_reused(now, event.index), _layer(event))
         case BuildFinished():
             return _footer(now, event)

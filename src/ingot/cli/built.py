@@ -1,0 +1,162 @@
+"""Verbs that make and use images: build, check, shell, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ingot.cli.complete import images
+from ingot.cli.options import Options, Verb
+from ingot.cli.render import answers
+from ingot.cli.render import errors as told
+from ingot.cli.session import Session
+from ingot.cli.trouble import print_document, show
+from ingot.model.digest import plain
+
+if TYPE_CHECKING:
+    from ingot.api import Built
+
+_TARGET = click.option("--target", "targets", multiple=True, metavar="TARGET", help="Only for this target.")
+
+
+@click.command(
+    "build",
+    cls=Verb,
+    epilog="ingot build\ningot build 'node-*' --check\ningot build node --json | jq '.outcomes[0].ref'",
+)
+@click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=images)
+@_TARGET
+@click.option("--no-cache", is_flag=True, help="Build every layer but the base anew.")
+@click.option("--check", is_flag=True, help="Boot each image afterwards and run its checks.")
+@click.option("--locked", is_flag=True, help="Refuse where `ingot.lock` lacks a pin or no longer holds.")
+@click.pass_obj
+def build_command(
+    options: Options,
+    names: tuple[str, ...],
+    targets: tuple[str, ...],
+    no_cache: bool,
+    check: bool,
+    locked: bool,
+) -> int:
+    """Build images, reusing every layer that is there already.
+
+    Without names, all images of the definition. Each ends with a seal and a scan for leaked secrets, is recorded in
+    the catalog, and is written into `packer-manifest.json`. An interrupted or failed build keeps its finished
+    layers: the next one goes on from there.
+    """
+    session = Session(options)
+    if options.dry_run:
+        return _dry(session, names, targets, locked=locked, no_cache=no_cache)
+    with session.working() as (emit, cancel):
+        built = session.workspace.build(
+            names,
+            targets=targets,
+            no_cache=no_cache,
+            check=check,
+            locked=locked,
+            emit=emit,
+            cancel=cancel,
+        )
+    return finish(session, built)
+
+
+def finish(session: Session, built: Built) -> int:
+    """Shows the outcomes of a build or of checks, and the error that they amount to; returns its exit code."""
+    error = built.error
+    if session.options.json:
+        document = plain({"run": built.run, "outcomes": built.outcomes})
+        print_document(document if error is None else {**document, "error": told.as_data(error)})
+    else:
+        show(answers.outcomes(built.outcomes))
+    if error is None:
+        return 0
+    error.facts["told"] = True
+    show(answers.failures(built.outcomes), stream=session.stderr)
+    return told.exit_code(error)
+
+
+def _dry(
+    session: Session, names: tuple[str, ...], targets: tuple[str, ...], *, locked: bool, no_cache: bool
+) -> int:
+    with session.working() as (emit, cancel):
+        planned = session.workspace.plan(
+            names, targets=targets, locked=locked, no_cache=no_cache, emit=emit, cancel=cancel
+        )
+    lines = answers.planned(planned, verbose=session.options.verbose, columns=session.screen.columns)
+    session.answer({"dry_run": True, "plans": planned}, lines)
+    return 0
+
+
+@click.command("check", cls=Verb, epilog="ingot check\ningot check node --json")
+@click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=images)
+@_TARGET
+@click.pass_obj
+def check_command(options: Options, names: tuple[str, ...], targets: tuple[str, ...]) -> int:
+    """Boot built images and run their checks over SSH.
+
+    Built-in checks (it boots, no failed units, cloud-init is done) and your own pytest-testinfra files, on a copy of the
+    disk that is thrown away. The result is recorded for the image's digest.
+    """
+    session = Session(options)
+    if options.dry_run:
+        chosen = session.workspace.built(names, targets=targets)
+        session.answer({"dry_run": True, "images": chosen}, answers.listed(chosen))
+        return 0
+    with session.working() as (emit, cancel):
+        built = session.workspace.check(names, targets=targets, emit=emit, cancel=cancel)
+    return finish(session, built)
+
+
+@click.command("shell", cls=Verb, epilog="ingot shell node\ningot shell node -- sinfo --version")
+@click.argument("image", shell_complete=images)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND…]")
+@click.option("--target", default="", metavar="TARGET", help="Of this target, where there are several.")
+@click.pass_obj
+def shell_command(options: Options, image: str, command: tuple[str, ...], target: str) -> int:
+    """Open a shell in a built image, on a copy that is thrown away when you leave.
+
+    The image itself never changes. It is a chroot without running services; `ingot check` boots it for real.
+    """
+    session = Session(options)
+    if options.dry_run:
+        chosen = session.workspace.one_built(image, target=target)
+        session.answer({"dry_run": True, "image": chosen}, answers.listed((chosen,)))
+        return 0
+    with session.working() as (emit, cancel):
+        return session.workspace.shell(image, target=target, command=command, emit=emit, cancel=cancel)
+
+
+@click.command(
+    "export",
+    cls=Verb,
+    epilog="ingot export node --format qcow2 -o node.qcow2\ningot export node --format vhd   # for Azure",
+)
+@click.argument("image", shell_complete=images)
+@click.option(
+    "--format",
+    "form",
+    default="",
+    metavar="FORMAT",
+    help="qcow2 (default), raw, vhd (Azure), vmdk, gce (tar.gz).",
+)
+@click.option("-o", "--output", default="", metavar="PATH", help="The file to write.")
+@click.option("--target", default="", metavar="TARGET", help="Of this target, where there are several.")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.pass_obj
+def export_command(options: Options, image: str, form: str, output: str, target: str, force: bool) -> None:
+    """Write a built image as one flat disk, with nothing left of what its layers deleted."""
+    session = Session(options)
+    with session.working() as (emit, cancel):
+        exported = session.workspace.export(
+            image,
+            target=target,
+            form=form,
+            output=Path(output) if output else None,
+            force=force,
+            dry_run=options.dry_run,
+            emit=emit,
+            cancel=cancel,
+        )
+    session.answer(exported, answers.exported(exported, dry_run=options.dry_run))

@@ -1,0 +1,232 @@
+"""What verbs answer, as lines. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ingot.cli.render import errors
+from ingot.cli.render.line import Line, Span, Style
+from ingot.cli.render.tables import Cell, pairs, table
+from ingot.model.digest import short
+from ingot.model.image import CheckRun, Outcome
+from ingot.model.units import format_bytes, format_seconds
+from ingot.model.views import Begun, Exported, Inspected, Listed, Planned, PlannedLayer, SeenRun, Valid
+
+_CHECKS: dict[str, Style] = {"passed": "green", "failed": "red", "not run": "dim"}
+
+
+def begun(value: Begun, *, dry_run: bool) -> tuple[Line, ...]:
+    """The files of a new project and what to type next."""
+    if not value.files:
+        return ((("nothing to write: ", "dim"), (f"{value.folder} has all of it already", "")),)
+    verb = "would write" if dry_run else "wrote"
+    head: Line = ((f"{verb} ", "green"), (str(value.folder), "bold"))
+    files: list[Line] = [(("  ", ""), (name, "")) for name in value.files]
+    away = "" if str(value.folder) == "." else f"cd {value.folder} && "
+    return (head, *files, (("next: ", "cyan"), (f"{away}ingot build", "")))
+
+
+def valid(value: Valid) -> tuple[Line, ...]:
+    """That a definition has no mistakes, and what is in it."""
+    count = len(value.images)
+    head: Line = (
+        ("✓ ", "green"),
+        (value.name, "bold"),
+        (f": {count} image{'s' if count != 1 else ''}, no mistakes", ""),
+    )
+    rows: list[tuple[str, Cell]] = [
+        (f"  {name}", (", ".join(targets), "dim")) for name, targets in value.images.items()
+    ]
+    given = [f"{name} ({origin})" for name, origin in value.variables.items() if origin != "default"]
+    return (head, *pairs(rows), *_labelled("  variables: ", ", ".join(given)))
+
+
+def planned(values: Sequence[Planned], *, verbose: int, columns: int) -> tuple[Line, ...]:
+    """Each plan's layers; those that are there in one line unless `verbose`."""
+    lines: list[Line] = []
+    for value in values:
+        lines += _plan(value, verbose=verbose)
+    todo = sum(value.to_build for value in values)
+    count = sum(len(value.layers) for value in values)
+    if todo:
+        lines.append(((f"{todo} of {count} layers to build", "bold"), ("  ingot build does it", "dim")))
+    else:
+        lines.append((("nothing to build", "green"), (f": all {count} layers are there", "")))
+    return tuple(lines)
+
+
+def outcomes(values: Sequence[Outcome]) -> tuple[Line, ...]:
+    """One line for each image that came to be, and where it lies."""
+    lines: list[Line] = []
+    for value in values:
+        if value.status == "failed" and not value.digest:
+            continue
+        version = f"  version {value.version}" if value.version is not None else ""
+        reused = sum(layer.status == "reused" for layer in value.layers)
+        parts = f"{len(value.layers)} layers, {reused} reused" if value.layers else ""
+        lines.append(
+            (
+                ("✓ ", "green") if value.error is None else ("✗ ", "red"),
+                (f"{value.image}/{value.target}", "bold"),
+                (version, ""),
+                (f"  {short(value.digest)}", "dim"),
+                (f"  {parts}" if parts else "", "dim"),
+                (f"  {format_seconds(value.seconds)}", "dim"),
+            )
+        )
+        if value.checks:
+            lines.append((("  checks  ", "dim"), _check_count(value.checks)))
+        if value.ref:
+            lines.append((("  image   ", "dim"), (value.ref, "")))
+    return tuple(lines)
+
+
+def failures(values: Sequence[Outcome]) -> tuple[Line, ...]:
+    """What went wrong with each that failed, and how to go on."""
+    lines: list[Line] = []
+    for value in values:
+        if value.error is not None:
+            lines += errors.outcome_lines(f"{value.image}/{value.target}", value.error)
+    return tuple(lines)
+
+
+def listed(values: Sequence[Listed], *, columns: int = 0) -> tuple[Line, ...]:
+    """The catalog's images as a table."""
+    if not values:
+        return ((("nothing was built yet", ""), ("  ingot build", "dim")),)
+    rows: list[tuple[Cell, ...]] = [
+        (
+            (value.image, "bold"),
+            value.target,
+            str(value.version),
+            (short(value.digest), "dim"),
+            format_bytes(value.size),
+            _day(value.created),
+            (value.checks, _CHECKS[value.checks]),
+            (value.ref, "dim"),
+        )
+        for value in values
+    ]
+    heads = ("image", "target", "version", "digest", "disk", "built", "checks", "ref")
+    return table(heads, rows, right=(2, 4), columns=columns)
+
+
+def inspected(value: Inspected, *, verbose: int) -> tuple[Line, ...]:
+    """All that is known of an image; its packages too with `verbose`."""
+    seen = value.listed
+    taken = sum(layer.bytes for layer in value.layers)
+    rows: list[tuple[str, Cell]] = [
+        ("image", (f"{seen.image}@{seen.version}", "bold")),
+        ("project", seen.project),
+        ("target", f"{seen.target} ({seen.backend}, {seen.location})"),
+        ("digest", seen.digest),
+        ("ref", seen.ref),
+        ("built", f"{_day(seen.created)}  run {seen.run}" if seen.run else _day(seen.created)),
+        ("ingot", value.ingot),
+        ("disk", f"{format_bytes(seen.size)}, its layers take {format_bytes(taken)}"),
+        ("arch", seen.arch),
+        ("system", value.os_release.get("PRETTY_NAME", "")),
+        ("kernel", value.kernel),
+        ("packages", str(len(value.packages)) if value.packages else ""),
+        ("layers", str(len(value.layers))),
+        ("checks", _check_count(value.checks[-1]) if value.checks else ("not run", "dim")),
+    ]
+    lines = list(pairs(rows))
+    if value.checks:
+        lines += [
+            (("  ✗ ", "red"), (result.name, ""), (f"  {result.message}", "dim"))
+            for result in value.checks[-1].results
+            if result.outcome == "failed"
+        ]
+    if verbose:
+        named: list[tuple[Cell, ...]] = [
+            (package.name, package.version, (package.arch, "dim")) for package in value.packages
+        ]
+        lines += [(("", ""),), *table(("package", "version", "arch"), named)]
+    return tuple(lines)
+
+
+def history(value: Inspected, *, columns: int) -> tuple[Line, ...]:
+    """An image's layers as a table, the base first."""
+    head: Line = (
+        (f"{value.listed.image}@{value.listed.version}", "bold"),
+        (f"  {value.listed.target}  built {_day(value.listed.created)}", "dim"),
+    )
+    rows: list[tuple[Cell, ...]] = [
+        (
+            layer.name,
+            format_bytes(layer.bytes),
+            format_seconds(layer.seconds) if layer.status == "built" else "",
+            (layer.status, "green" if layer.status == "built" else "dim"),
+            (short(layer.key), "dim"),
+        )
+        for layer in value.layers
+    ]
+    return (head, *table(("layer", "size", "time", "", "key"), rows, right=(1, 2), columns=columns))
+
+
+def runs(values: Sequence[SeenRun], *, columns: int) -> tuple[Line, ...]:
+    """Runs as a table, the newest first."""
+    if not values:
+        return ((("no runs yet", ""),),)
+    colour: dict[str, Style] = {"failed": "red", "interrupted": "yellow", "running": "cyan", "done": "green"}
+    rows: list[tuple[Cell, ...]] = [
+        (
+            (value.id, "bold"),
+            value.verb,
+            (value.state, colour.get(value.state, "")),
+            format_seconds(value.seconds) if value.exit_code is not None else "",
+            (" ".join(value.plans), "dim"),
+        )
+        for value in values
+    ]
+    return table(("run", "verb", "state", "time", "images"), rows, right=(3,), columns=columns)
+
+
+def exported(value: Exported, *, dry_run: bool) -> tuple[Line, ...]:
+    """Where the disk was written, its size and checksum."""
+    if dry_run:
+        return ((("would write ", ""), (str(value.path), "bold"), (f"  {value.format}", "dim")),)
+    facts = f"  {value.format}, {format_bytes(value.bytes)}, {format_seconds(value.seconds)}"
+    head: Line = (("✓ ", "green"), (str(value.path), "bold"), (facts, "dim"))
+    return (head, *_labelled("  sha256  ", value.sha256.removeprefix("sha256:")))
+
+
+def _plan(value: Planned, *, verbose: int) -> list[Line]:
+    head: Line = (
+        (f"{value.image}/{value.target}", "bold"),
+        (f"  {value.arch}, {format_bytes(value.disk)}", "dim"),
+    )
+    wide = min(max(len(layer.name) for layer in value.layers), 44)
+    lines = [head]
+    for layer in value.layers:
+        lines.append(_planned_layer(layer, wide))
+        if verbose:
+            lines.append((("      ", ""), (layer.key, "dim")))
+    return [*lines, (("", ""),)]
+
+
+def _planned_layer(layer: PlannedLayer, wide: int) -> Line:
+    hit = layer.status == "hit"
+    sign: Span = ("  ✓ ", "green") if hit else ("  + ", "yellow")
+    word: Span = ("reused", "dim") if hit else ("build ", "yellow")
+    return (sign, (f"{layer.name:<{wide}}  ", "dim" if hit else ""), word, (f"  {layer.reason}", "dim"))
+
+
+def _check_count(run: CheckRun) -> Span:
+    passed = sum(result.outcome == "passed" for result in run.results)
+    failed = sum(result.outcome == "failed" for result in run.results)
+    skipped = len(run.results) - passed - failed
+    words = [f"{passed} passed", *([f"{failed} failed"] if failed else [])]
+    words += [f"{skipped} skipped"] if skipped else []
+    text = f"{', '.join(words)} ({run.machine}, booted in {format_seconds(run.boot_seconds)})"
+    return (text, "green" if run.passed else "red")
+
+
+def _labelled(label: str, value: str) -> tuple[Line, ...]:
+    return (((label, "dim"), (value, "")),) if value else ()
+
+
+def _day(created: str) -> str:
+    """`2026-01-31 12:00` of an ISO time, UTC."""
+    return created[:16].replace("T", " ")

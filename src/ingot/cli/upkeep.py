@@ -1,0 +1,87 @@
+"""Verbs that tidy up: gc, sweep; and completion, which is about the shell alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import click
+
+from ingot.cli.options import Options, Verb
+from ingot.cli.render import answers
+from ingot.cli.session import Session
+from ingot.errors import UsageError
+from ingot.model.units import parse_bytes, parse_seconds
+
+T = TypeVar("T")
+
+
+@click.command(
+    "gc", cls=Verb, epilog="ingot gc --dry-run\ningot gc --max-size 20GiB --yes\ningot gc --older-than 30d"
+)
+@click.option(
+    "--max-size", metavar="SIZE", default="", help="Until the layers take at most so much: `20GiB`."
+)
+@click.option("--older-than", metavar="AGE", default="", help="Layers unused for so long: `30d`.")
+@click.pass_obj
+def gc_command(options: Options, max_size: str, older_than: str) -> None:
+    """Remove layers that nothing needs, the longest unused first.
+
+    Layers of the newest version of an image, and layers in use at this moment, always stay.
+    """
+    size = _quantity("--max-size", max_size, parse_bytes)
+    age = _quantity("--older-than", older_than, parse_seconds)
+    session = Session(options)
+    with session.working() as (emit, cancel):
+        decided = session.workspace.gc_plan(max_size=size, older_than=age)
+    columns = session.screen.columns
+    if options.dry_run or not decided.drops:
+        session.answer(decided, answers.garbage(decided, done=False, columns=columns))
+        return
+    session.agree("Remove these layers?", shown=answers.garbage(decided, done=False, columns=columns))
+    with session.working() as (emit, cancel):
+        done = session.workspace.gc(decided, emit=emit, cancel=cancel)
+    session.answer(done, answers.garbage(done, done=True, columns=columns))
+
+
+@click.command("sweep", cls=Verb, epilog="ingot sweep\ningot sweep --dry-run\ningot sweep --strays --yes")
+@click.option("--strays", is_flag=True, help="Also what no journal knows of, found by its marks alone.")
+@click.pass_obj
+def sweep_command(options: Options, strays: bool) -> None:
+    """Remove what interrupted runs left behind: mounts, machines, half-written layers.
+
+    Every build does this by itself. A run that still goes on is never touched.
+    """
+    session = Session(options)
+    workspace = session.workspace
+    if strays and not options.dry_run:
+        found = workspace.strays()
+        if found:
+            session.agree("Remove these strays?", shown=answers.strays(found))
+    with session.working() as (emit, cancel):
+        swept = workspace.sweep(strays=strays, dry_run=options.dry_run, emit=emit, cancel=cancel)
+    session.answer(swept, answers.swept(swept, dry_run=options.dry_run))
+
+
+@click.command(
+    "completion",
+    cls=Verb,
+    epilog='eval "$(ingot completion bash)"          # in ~/.bashrc\ningot completion fish > ~/.config/fish/completions/ingot.fish',
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion_command(shell: str) -> None:
+    """Print the script that lets a shell complete verbs, options and image names."""
+    from click.shell_completion import get_completion_class
+
+    from ingot.cli.main import root
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(root(), {}, "ingot", "_INGOT_COMPLETE").source())
+
+
+def _quantity(option: str, text: str, parse: Callable[[str], T]) -> T | None:
+    try:
+        return parse(text) if text else None
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error

@@ -1,0 +1,126 @@
+"""What the façade (`ingot.api`) answers with, where no other value says it already. Frozen and printable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ingot.model.image import CheckRun, LayerRecord, Outcome, Package
+from ingot.model.units import Bytes, Seconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Begun:
+    """A project that was begun: its folder and the files written, relative to it."""
+
+    folder: Path
+    files: tuple[str, ...]
+    image: str = ""
+    """The image that the definition describes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Valid:
+    """A definition without mistakes, in numbers and names. `images` are (image, targets)."""
+
+    name: str
+    files: tuple[str, ...]
+    images: Mapping[str, tuple[str, ...]]
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Where each variable's value came from: `default`, `file`, `environment`, `command line`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedLayer:
+    """What a build would do about one layer; `reason` tells what changed since the last build."""
+
+    name: str
+    key: str
+    status: Literal["hit", "miss"]
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """What a build of one image for one target would do. `to_build` counts the layers that are not there."""
+
+    image: str
+    target: str
+    backend: str
+    location: str
+    arch: str
+    disk: Bytes
+    key: str
+    to_build: int
+    layers: tuple[PlannedLayer, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Built:
+    """What one run of `build` or `check` came to."""
+
+    run: str
+    outcomes: tuple[Outcome, ...]
+    seconds: Seconds = Seconds(0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listed:
+    """One version of one image, as the catalog has it. `size` is the disk's virtual size."""
+
+    project: str
+    image: str
+    target: str
+    backend: str
+    location: str
+    version: int
+    ref: str
+    digest: str
+    size: Bytes
+    arch: str
+    created: str
+    run: str = ""
+    checks: Literal["passed", "failed", "not run"] = "not run"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inspected:
+    """All that is known of one version of an image."""
+
+    listed: Listed
+    layers: tuple[LayerRecord, ...]
+    packages: tuple[Package, ...] = ()
+    os_release: Mapping[str, str] = field(default_factory=dict)
+    kernel: str = ""
+    ingot: str = ""
+    checks: tuple[CheckRun, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeenRun:
+    """A run, alive or over. `state`: `running`, `done`, `failed` or `interrupted`."""
+
+    id: str
+    folder: Path
+    events: Path
+    started: str = ""
+    state: str = ""
+    verb: str = ""
+    plans: tuple[str, ...] = ()
+    seconds: Seconds = Seconds(0.0)
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exported:
+    """A disk that was written (or would be)."""
+
+    image: str
+    target: str
+    format: str
+    path: Path
+    bytes: Bytes = Bytes(0)
+    sha256: str = ""
+    seconds: Seconds = Seconds(0.0)
