@@ -144,6 +144,11 @@ _EMPTY = {
     "var/crash": "a crash dump",
     "var/lib/systemd/coredump": "a crash dump",
 }
+_WITHOUT_FILES = {
+    "var/log": "a log",
+    "var/lib/apt/lists": "a package list",
+    "var/cache/apt": "a package that was downloaded",
+}
 
 
 def _left_over(root: Path) -> Iterator[Finding]:
@@ -155,14 +160,10 @@ def _left_over(root: Path) -> Iterator[Finding]:
         if folder.is_dir() and not folder.is_symlink():
             for path in sorted(folder.iterdir()):
                 yield Finding(what=what, where=_at(root, path))
-    for folder, what in (
-        ("var/log", "a log"),
-        ("var/lib/apt/lists", "a package list"),
-        ("var/cache/apt", ""),
-    ):
-        for path in sorted((root / folder).rglob("*")):
+    for name, what in _WITHOUT_FILES.items():
+        for path in sorted((root / name).rglob("*")):
             if path.is_file() and not path.is_symlink() and path.stat().st_size:
-                yield Finding(what=what or "a package that was downloaded", where=_at(root, path))
+                yield Finding(what=what, where=_at(root, path))
 
 
 def _network(root: Path) -> Iterator[Finding]:
