@@ -147,8 +147,11 @@ class MachineHost(Protocol):
     detached. `scan` and `freeze` end whatever runs on the machine first.
     """
 
-    def base(self, base: Base, held: Holder, *, emit: Emit, cancel: Cancel) -> LayerRef:
-        """The layer that `base` names, made now if it is not there. The caller holds the lock on its key."""
+    def base(
+        self, base: Base, held: Holder, *, emit: Emit, cancel: Cancel, fresh: bool = False
+    ) -> LayerRef:
+        """The layer that `base` names, made now if it is not there, or with `fresh` in any case: the new content
+        then takes the key over. The caller holds the lock on its key."""
         ...
 
     def machine(self, spec: MachineSpec) -> Resource: ...
@@ -168,7 +171,11 @@ class MachineHost(Protocol):
         sealed: bool,
         cancel: Cancel,
     ) -> LayerRef:
-        """A durable, complete layer: after a crash at any moment it is either all there or not there."""
+        """A durable, complete layer: after a crash at any moment it is either all there or not there.
+
+        Where the key has a layer already (a build without cache), the new one takes the key over; the old stays
+        for those that stand on it.
+        """
         ...
 
 

@@ -115,7 +115,8 @@ def _word(name: str, step: Json) -> str:
 
 
 def _read_changes(old: Sequence[Sequence[str]], new: Sequence[Sequence[str]]) -> Iterator[str]:
-    before, after = dict(old), dict(new)
+    before = {entry[0]: entry[1] for entry in old}
+    after = {entry[0]: entry[1] for entry in new}
     for path in sorted(before.keys() | after.keys()):
         if path not in before:
             yield f"{path} added"

@@ -26,6 +26,7 @@ from ingot.planning.search import PLUGIN_FOLDERS, RoleAt, Search, join
 from ingot.ports import Tree
 
 _HOSTS = frozenset({"default", "localhost"})  # what a machine is called while it is built
+_VARS = re.compile(r"(^|/)(group|host)_vars/")
 _WORD = re.compile(r"[\w.-]+")
 _REQUIREMENTS = ("requirements.yml", "roles/requirements.yml", "collections/requirements.yml")
 _YAML = (".yml", ".yaml", ".json")
@@ -158,7 +159,8 @@ class Closure:
         search = self._search
         beside = dict.fromkeys(["", search.folder, self.playbook_dir])
         named = {"all", "ungrouped", *groups, *self._add_inventories()}
-        for folder in [*beside, *(posixpath.dirname(place) for place in search.inventories())]:
+        inventories = (place if search.files(place) else posixpath.dirname(place) for place in search.inventories())
+        for folder in dict.fromkeys([*beside, *inventories]):
             for kind, names in (("group_vars", named), ("host_vars", _HOSTS)):
                 for path in search.files(join(folder, kind)):
                     top = path[len(join(folder, kind)) + 1 :].split("/")[0]
@@ -178,7 +180,7 @@ class Closure:
         words: set[str] = set()
         for place in self._search.inventories():
             for path in self._search.files(place) or (place,):
-                if self.add_file(path):
+                if not _VARS.search(path) and self.add_file(path):
                     data = self._reader.tree.read(path) or b""
                     words.update(_WORD.findall(data.decode(errors="replace")))
         return words

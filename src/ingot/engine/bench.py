@@ -1,0 +1,96 @@
+"""Where the layers of one build are made: one machine, opened when first needed, and the lock of one layer at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
+
+from ingot.engine.trace import point
+from ingot.model.events import Emit
+from ingot.model.image import LayerRef
+from ingot.model.plan import Layer, LayerKey, Plan
+from ingot.model.units import Bytes
+from ingot.ports import Cancel, Holder, Machine, MachineHost, MachineSpec
+
+
+class Bench:
+    """Keeps track of what layer the machine stands on."""
+
+    def __init__(
+        self, plan: Plan, *, run: str, hosts: MachineHost, held: Holder, emit: Emit, cancel: Cancel
+    ) -> None:
+        self.plan = plan
+        self.hosts = hosts
+        self.emit = emit
+        self.cancel = cancel
+        self.labels: Mapping[str, str] = {
+            "ingot:project": plan.project,
+            "ingot:image": plan.image,
+            "ingot:target": plan.target,
+            "ingot:run": run,
+        }
+        self._held = held
+        self._ref = ""
+        self._top: LayerRef | None = None
+
+    def make_base(self, *, fresh: bool) -> LayerRef:
+        """The plan's base."""
+        point("before base")
+        made = self.hosts.base(self.plan.base, self._held, emit=self.emit, cancel=self.cancel, fresh=fresh)
+        point("after base")
+        return made
+
+    def machine_on(self, top: LayerRef, *, disk: Bytes | None = None) -> Machine:
+        """A reachable machine whose disk is what `top` holds: the one that made it, or a fresh one.
+
+        A fresh one too where the disk has to grow, or where somebody else made `top` meanwhile.
+        """
+        if self._ref and (disk is not None or self._top != top):
+            self._held.close(self._ref)
+            self._ref = ""
+        if not self._ref:
+            spec = MachineSpec(parent=top, arch=self.plan.arch, disk=disk, labels=self.labels)
+            self._ref = self._held.open(self.hosts.machine(spec))
+            self._top = top
+        return self.hosts.attach(self._ref, emit=self.emit, cancel=self.cancel)
+
+    def freeze(self, machine: Machine, layer: Layer) -> LayerRef:
+        """Makes a layer of the machine's disk. A sealed one is one that was scanned for leaks before."""
+        point(f"before freeze {layer.name}")
+        self._top = self.hosts.freeze(
+            machine,
+            layer.key,
+            labels={**self.labels, "ingot:layer": layer.name},
+            scanned=layer.seals,
+            sealed=layer.seals,
+            cancel=self.cancel,
+        )
+        point(f"after freeze {layer.name}")
+        return self._top
+
+
+class Baton:
+    """Holds the lock of one layer at a time, and takes the next before it lets go of the last.
+
+    So whoever makes a chain of layers makes it to its end, and others that want the same ones wait behind.
+    """
+
+    def __init__(self, lock: Callable[[LayerKey], AbstractContextManager[None]]) -> None:
+        self._lock = lock
+        self._held = ExitStack()
+
+    def take(self, key: LayerKey) -> None:
+        """Waits for the lock on this key; then the one before is free."""
+        taken = ExitStack()
+        taken.enter_context(self._lock(key))
+        self._held.close()
+        self._held = taken
+
+    def __enter__(self) -> Baton:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._held.close()

@@ -1,0 +1,111 @@
+"""Plan → Image: find the deepest layer that is there, make those that are not, register what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from ingot.engine.bench import Baton, Bench
+from ingot.engine.journal import Place
+from ingot.engine.records import Built, Records, layer_keys, layer_names, manifest_of
+from ingot.engine.resources import Resources
+from ingot.engine.run import Run
+from ingot.engine.trace import point
+from ingot.engine.work import Work
+from ingot.model.events import BuildFinished, BuildStarted, Emit, ImageRegistered
+from ingot.model.image import Image, LayerRef
+from ingot.model.plan import LayerKey, Plan
+from ingot.model.secret import Secret
+from ingot.model.units import Seconds
+from ingot.ports import Backend, Cancel, Inventory, Provisioner
+
+
+def build(
+    plan: Plan,
+    *,
+    run: Run,
+    backend: Backend,
+    provisioner: Provisioner,
+    inventory: Inventory,
+    secrets: Mapping[str, Secret],
+    emit: Emit,
+    cancel: Cancel,
+    use_cache: bool = True,
+) -> Built:
+    """Makes the image of a plan, from as many layers as are there already.
+
+    Without `use_cache` every layer is made anew and takes the place of the old one. Finished layers stay whatever
+    happens later, so the same build goes on where a failed one stopped. Raises the step's error (ProvisionError,
+    DeadlineError, …), LeakError, BackendError, CancelledError; see `Resources` for LeftoverError.
+    """
+    started = run.clock.monotonic()
+    standing = standing_layers(plan, backend.layer) if use_cache else ()
+    emit(BuildStarted(subject=plan.subject, layers=layer_names(plan), reused=len(standing)))
+    records = Records(plan, clock=run.clock, emit=emit)
+    top: LayerRef | None = None
+    for index, found in enumerate(standing):
+        top = records.reused(index, found)
+    with (
+        Resources(run.journal, place=place_of(plan), emit=emit, subject=plan.subject) as held,
+        Baton(lambda key: backend.lock(key, emit=emit, cancel=cancel)) as baton,
+    ):
+        bench = Bench(plan, run=run.id, hosts=backend.hosts, held=held, emit=emit, cancel=cancel)
+        work = Work(run, bench, provisioner=provisioner, inventory=inventory, secrets=secrets)
+        for index in range(len(standing), len(plan.layers) + 1):
+            cancel.check()
+            key = layer_keys(plan)[index]
+            baton.take(key)
+            found = backend.layer(key) if use_cache else None  # somebody else may have made it meanwhile
+            if found:
+                top = records.reused(index, found)
+            elif top is None:
+                top = records.built(index, partial(bench.make_base, fresh=not use_cache))
+            else:
+                top = records.built(index, partial(work.make_layer, plan.layers[index - 1], on=top))
+    image = _register(plan, top, backend=backend, labels=bench.labels, emit=emit)
+    seconds = Seconds(run.clock.monotonic() - started)
+    emit(
+        BuildFinished(
+            subject=plan.subject, status=records.status, seconds=seconds, digest=image.digest, ref=image.ref
+        )
+    )
+    layers = tuple(records.all)
+    manifest = manifest_of(
+        plan, image, layers=layers, contents=work.contents, run=run.id, now=run.clock.now()
+    )
+    return Built(
+        image=image,
+        layers=layers,
+        manifest=manifest if records.status == "built" else None,
+        status=records.status,
+        seconds=seconds,
+    )
+
+
+def standing_layers(plan: Plan, have: Callable[[LayerKey], LayerRef | None]) -> tuple[LayerRef | None, ...]:
+    """What is there of the plan's layers, base first, up to the deepest one that is.
+
+    None stands for one below it that its key no longer leads to: the chain itself goes by content, and is whole.
+    """
+    keys = layer_keys(plan)
+    for count in range(len(keys), 0, -1):
+        deepest = have(keys[count - 1])
+        if deepest:
+            return (*(have(key) for key in keys[: count - 1]), deepest)
+    return ()
+
+
+def place_of(plan: Plan) -> Place:
+    """Where the plan's temporary things are made, as the journal has it."""
+    return Place(backend=plan.backend, location=plan.location, options=plan.options)
+
+
+def _register(
+    plan: Plan, top: LayerRef | None, *, backend: Backend, labels: Mapping[str, str], emit: Emit
+) -> Image:
+    assert top is not None and top.sealed, "a plan ends with its seal"
+    point("before register")
+    image = backend.images.register(top, plan.image, arch=plan.arch, labels=labels)
+    point("after register")
+    emit(ImageRegistered(subject=plan.subject, image=plan.image, ref=image.ref, digest=image.digest))
+    return image

@@ -1,0 +1,132 @@
+"""A run: one execution of a verb, with an id, a folder, a journal, its events on disk, and a lock while it lives."""
+
+from __future__ import annotations
+
+import json
+import secrets as randomness
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import fields, replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from ingot.engine.journal import Journal
+from ingot.engine.resources import exit_code
+from ingot.errors import RefusedError
+from ingot.model.events import Emit, Event, RunFinished, RunStarted, as_json
+from ingot.model.secret import Secret
+from ingot.ports import Clock
+from ingot.system.locks import try_lock
+from ingot.system.waits import WallClock
+
+LOCK, EVENTS = "lock", "events.jsonl"
+_SHORTEST = 4  # a secret shorter than this would blank out half of all that is said
+
+
+class Run:
+    """Use as a context manager. `emit` may be called from any thread.
+
+    Its folder is `<runs>/<id>/`: `lock` (held while it lives), `events.jsonl`, `journal.jsonl` (from the first
+    temporary thing on), and whatever logs and keys backends and provisioners put there.
+    """
+
+    def __init__(
+        self,
+        runs: Path,
+        *,
+        verb: str,
+        plans: Sequence[str] = (),
+        sinks: Sequence[Emit] = (),
+        secrets: Mapping[str, Secret] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock: Clock = clock or WallClock()
+        self.id, self.directory = _claim(runs, self.clock)
+        self.journal = Journal(self.directory, run=self.id, clock=self.clock)
+        self.exit_code = 0
+        """What RunFinished says when no exception leaves the block."""
+        self._started = RunStarted(run=self.id, verb=verb, plans=tuple(plans))
+        self._sinks = tuple(sinks)
+        self._scrub = Scrubber(secrets or {})
+        self._speaking = threading.Lock()
+        self._events: IO[str] | None = None
+        self._open = ExitStack()
+        self._began = 0.0
+
+    def emit(self, event: Event) -> None:
+        """Stamps the event, blanks out secrets, and gives it to the run's file and every sink."""
+        event = self._scrub(replace(event, at=self.clock.now().timestamp()))
+        with self._speaking:
+            if self._events:
+                self._events.write(json.dumps(as_json(event), ensure_ascii=False) + "\n")
+                self._events.flush()
+            for sink in self._sinks:
+                sink(event)
+
+    def __enter__(self) -> Run:
+        if not self._open.enter_context(try_lock(self.directory / LOCK)):
+            raise RefusedError(f"run {self.id} is somebody else's", hint="start it again")
+        self._events = self._open.enter_context((self.directory / EVENTS).open("a", encoding="utf-8"))
+        self._began = self.clock.monotonic()
+        self.emit(self._started)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        seconds = self.clock.monotonic() - self._began
+        try:
+            code = exit_code(error) or self.exit_code
+            self.emit(RunFinished(run=self.id, seconds=seconds, exit_code=code))
+            self.journal.close()
+        finally:
+            self._events = None
+            self._open.close()
+
+
+class Scrubber:
+    """Replaces the values of secrets by `***` in every text of an event: the last net, behind `Secret`."""
+
+    def __init__(self, secrets: Mapping[str, Secret]) -> None:
+        values = {
+            part
+            for secret in secrets.values()
+            for part in (secret.reveal(), *secret.reveal().splitlines())
+            if len(part) >= _SHORTEST
+        }
+        self._values = tuple(sorted(values, key=len, reverse=True))
+
+    def __call__(self, event: Event) -> Event:
+        if not self._values:
+            return event
+        changed: dict[str, Any] = {}
+        for field in fields(event):
+            value = getattr(event, field.name)
+            scrubbed = self._clean(value)
+            if scrubbed != value:
+                changed[field.name] = scrubbed
+        return replace(event, **changed)
+
+    def _clean(self, value: object) -> object:
+        if isinstance(value, str):
+            for secret in self._values:
+                value = value.replace(secret, "***")
+            return value
+        if isinstance(value, tuple):
+            return tuple(self._clean(item) for item in value)
+        return value
+
+
+def _claim(runs: Path, clock: Clock) -> tuple[str, Path]:
+    """An id that nobody has, `20261121-103045-ab12` (UTC), and its new folder."""
+    runs.mkdir(parents=True, exist_ok=True)
+    while True:
+        name = f"{clock.now():%Y%m%d-%H%M%S}-{randomness.token_hex(2)}"
+        directory = runs / name
+        try:
+            directory.mkdir(mode=0o700)
+        except FileExistsError:
+            continue
+        return name, directory

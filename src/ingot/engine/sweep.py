@@ -1,0 +1,83 @@
+"""Unmakes what dead runs left: those with a journal and no lock. Every build does this first, by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ingot.engine.journal import NAME, Journal, Place, Record
+from ingot.engine.run import LOCK
+from ingot.errors import NotFoundError, RefusedError
+from ingot.model.events import Emit, ResourceClosed, Warned, ignore
+from ingot.ports import Backend, Resource
+from ingot.system.locks import try_lock
+
+OpenPlace = Callable[[Place, Path], Backend]
+"""Opens the backend of a journal's record again; the path is the dead run's folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Swept:
+    """What a sweep did: things removed, and those still there, each as `<run>: <kind> <ref>`."""
+
+    removed: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+
+def sweep(runs: Path, open_place: OpenPlace, *, emit: Emit = ignore, names: Sequence[str] = ()) -> Swept:
+    """Sweeps dead runs: all, or those named. Goes on past failures, with a warning for each.
+
+    Raises RefusedError for a named run that is alive, NotFoundError for one that is not there.
+    """
+    removed: list[str] = []
+    left: list[str] = []
+    for directory in _chosen(runs, names):
+        if not names and not (directory / NAME).exists():
+            continue
+        with try_lock(directory / LOCK) as free:
+            if free:
+                _sweep_one(directory, open_place, emit=emit, removed=removed, left=left)
+            elif names:
+                raise RefusedError(
+                    f"run {directory.name} is still going", hint="end it first, or wait until it has ended"
+                )
+    return Swept(removed=tuple(removed), left=tuple(left))
+
+
+def _chosen(runs: Path, names: Sequence[str]) -> Iterator[Path]:
+    if not names:
+        yield from sorted(runs.iterdir()) if runs.is_dir() else ()
+        return
+    for name in names:
+        if not (runs / name).is_dir() or "/" in name:
+            raise NotFoundError(f"there is no run {name!r} in {runs}", hint="`ingot logs` lists the runs")
+        yield runs / name
+
+
+def _sweep_one(
+    directory: Path, open_place: OpenPlace, *, emit: Emit, removed: list[str], left: list[str]
+) -> None:
+    journal = Journal(directory, run=directory.name)
+    for record in journal.read():
+        named = f"{directory.name}: {record.kind} {record.ref or record.token}"
+        try:
+            resource = open_place(record.place, directory).resource(record.kind)
+            gone = _remove(resource, record)
+            journal.shut(record.token)
+        except Exception as error:  # whatever it is: the other leftovers still want removing
+            left.append(named)
+            emit(Warned(message=f"could not remove {named}: {error}", hint="`ingot sweep` tries again"))
+        else:
+            if gone:
+                removed.append(named)
+                emit(ResourceClosed(kind=record.kind, ref=gone))
+    journal.close()
+
+
+def _remove(resource: Resource, record: Record) -> str:
+    """Deletes the thing and returns its ref; "" where it never came to be."""
+    ref = record.ref or resource.find(record.token) or ""
+    if ref:
+        resource.delete(ref)
+    return ref
