@@ -18,8 +18,8 @@ from ingot.planning.contents import Contents
 from ingot.planning.names import layer_names
 from ingot.ports import Tree
 
-PinsOf = Callable[[str, str], Mapping[str, str]]
-"""The lock's pins of a base (by name) on a target (by name) that count in its key."""
+PinsOf = Callable[[str, BaseSource, str], Mapping[str, str]]
+"""The lock's pins of a base (its name, what it is made from, its architecture) that count in its key."""
 
 
 def select(
@@ -103,7 +103,7 @@ def plan(
 def _base(definition: Definition, root: ImageDefinition, target: Target, pins: PinsOf) -> Base:
     source = _source(definition, root, target)
     disk = root.disk or target.disk
-    pinned = dict(pins(root.base, target.name))
+    pinned = dict(pins(root.base, source, target.arch))
     return Base(
         name=root.base,
         source=source,

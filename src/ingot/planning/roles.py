@@ -159,7 +159,9 @@ class Closure:
         search = self._search
         beside = dict.fromkeys(["", search.folder, self.playbook_dir])
         named = {"all", "ungrouped", *groups, *self._add_inventories()}
-        inventories = (place if search.files(place) else posixpath.dirname(place) for place in search.inventories())
+        inventories = (
+            place if search.files(place) else posixpath.dirname(place) for place in search.inventories()
+        )
         for folder in dict.fromkeys([*beside, *inventories]):
             for kind, names in (("group_vars", named), ("host_vars", _HOSTS)):
                 for path in search.files(join(folder, kind)):
