@@ -122,7 +122,7 @@ class _Heap:
         self._view = view
         self._left = {layer.ref.content: layer for layer in view.layers}
         self._needed = frozenset(self._chains(view.images))
-        self.bytes = sum(layer.ref.size for layer in view.layers)
+        self.bytes: int = sum(layer.ref.size for layer in view.layers)
 
     def idle(self, layer: StoredLayer) -> timedelta:
         """How long nobody used it."""
