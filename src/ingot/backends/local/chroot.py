@@ -3,7 +3,8 @@
 Runs in the worker's children, standard library only. `become_init` never returns.
 """
 
-# ruff: noqa: PTH - pathlib and what it imports cost more start-up time than the rest together.
+# Without pathlib, whose imports would cost a good part of the start-up time.
+# ruff: noqa: PTH101, PTH102, PTH108, PTH110, PTH112, PTH115, PTH120, PTH123, PTH211
 
 from __future__ import annotations
 
@@ -161,6 +162,15 @@ def _state(path: str) -> Saved | None:
     with open(path, "rb") as file:
         text = file.read().decode("latin-1")
     return {"text": text, "mode": stat.S_IMODE(found.st_mode), "owner": [found.st_uid, found.st_gid]}
+
+
+def head(path: str, size: int = 65536) -> str | None:
+    """The beginning of a file, bytes as Latin-1; None for what is not one."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(size).decode("latin-1")
+    except OSError:
+        return None
 
 
 def _put(what: Saved, path: str) -> None:

@@ -87,7 +87,7 @@ class HeldDisk:
     def export(self, files: Sequence[Path], *, writable: bool, cancel: Cancel | None = None) -> Exported:
         """Shows a chain (base first) as `raw`. With `writable` the last file takes what is written."""
         argv = chain.export_argv(files, self.raw, writable=writable)
-        answer = self.ask("export", argv=argv, cancel=cancel)
+        answer = self.ask("export", argv=argv, writable=writable, cancel=cancel)
         found = tuple((layout.Partition(*part[:4]), part[4]) for part in answer["partitions"])
         self.exported = Exported(size=Bytes(answer["size"]), partitions=found)
         return self.exported
@@ -112,6 +112,10 @@ class HeldDisk:
         """Ends the export; the chain's files are complete then, though not yet durable."""
         self.ask("unexport", seconds=Seconds(150.0))
         self.exported = None
+
+    def read(self, *paths: str) -> list[str | None]:
+        """The first 64 KiB of files on the mounted disk (Latin-1), its links followed within it; None for no file."""
+        return list(self.ask("read", paths=list(paths))["texts"])
 
     def tool(self, argv: Sequence[str], *, text: str = "", cancel: Cancel | None = None) -> str:
         """The output of a short-lived tool of the builder, run in the disk's namespaces. Raises BackendError."""

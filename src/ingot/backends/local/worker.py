@@ -7,7 +7,8 @@ mount namespace, the loop device and the export are gone. Standard library only,
 Paths of the disk are never resolved from here, for links on it may point anywhere: `_inside` changes root first.
 """
 
-# ruff: noqa: PTH - pathlib and what it imports cost more start-up time than the rest together.
+# Without pathlib, whose imports would cost a good part of the start-up time.
+# ruff: noqa: PTH102, PTH110, PTH119, PTH123
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ingot.backends.local import kernel, layout
-from ingot.backends.local.chroot import Saved, become_init, place, take_back
+from ingot.backends.local.chroot import Saved, become_init, head, place, take_back
 
 Answer = dict[str, Any]
 
@@ -36,17 +37,19 @@ class Worker:
         self.disk = f"{folder}/disk"
         self.root = f"{folder}/root"
         self._daemon = 0
+        self._writable = False
         self._folder = -1  # the mounted root, held open so that lost writes are told to us
         self._init = 0
         self._network = 0
         self._saved: list[Saved] = []
         self._ended: dict[int, int] = {}
 
-    def export(self, argv: list[str]) -> Answer:
+    def export(self, argv: list[str], writable: bool) -> Answer:
         """Starts the storage daemon, which shows the disk as a raw file."""
         pid_file = f"{self.disk}.pid"
         self.run([*argv, "--pidfile", pid_file, "--daemonize"])
         self._daemon = int(_read(pid_file))
+        self._writable = writable
         with open(self.disk, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             found = layout.partitions(file.read(layout.HEAD), size)
@@ -59,6 +62,16 @@ class Worker:
     def unexport(self) -> Answer:
         """Ends the storage daemon after it has written everything out."""
         if self._daemon:
+            # The daemon would end with success whether or not its last tables found room; this tells.
+            file = os.open(self.disk, os.O_RDWR if self._writable else os.O_RDONLY)
+            try:
+                os.fsync(file)
+            except OSError as error:
+                raise WorkerError(
+                    f"what was written to the disk could not be kept: {error.strerror}"
+                ) from error
+            finally:
+                os.close(file)
             os.kill(self._daemon, signal.SIGTERM)
             status = self._wait(self._daemon, 120.0)
             self._daemon = 0
@@ -156,6 +169,10 @@ class Worker:
             saved, self._saved = self._saved, []
             _inside(self.root, lambda: take_back(saved))
         return {}
+
+    def read(self, paths: list[str]) -> Answer:
+        """The beginnings of files on the mounted disk, as Latin-1; None for what is not a file."""
+        return {"texts": _inside(self.root, lambda: [head(path) for path in paths])}
 
     def run(self, argv: list[str], text: str = "") -> Answer:
         """Runs a short-lived tool of this computer in these namespaces; its output is in the answer."""

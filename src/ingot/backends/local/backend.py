@@ -1,0 +1,83 @@
+"""The local backend: layers as qcow2 files below the state folder, machines on this computer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+from ingot.backends.local.download_origin import upstream_from
+from ingot.backends.local.downloads import Downloads
+from ingot.backends.local.hosts import BASE_KIND, KINDS, LocalHosts, MachineKind, MachineResource, MakeBase
+from ingot.backends.local.images import LOCATION, LocalImages
+from ingot.backends.local.machine import Chroot, Surroundings, remove_work
+from ingot.backends.local.store import Store
+from ingot.backends.local.virtual import Virtual, remove_virtual
+from ingot.model.digest import short
+from ingot.model.events import Emit, Warned
+from ingot.model.image import LayerRef
+from ingot.model.plan import Base, LayerKey
+from ingot.model.units import Seconds
+from ingot.ports import BackendSettings, Cancel, Resource
+from ingot.system import locks
+
+
+class LocalBackend:
+    """Implements `ports.Backend`."""
+
+    name = "local"
+    location = LOCATION
+
+    def __init__(
+        self, folder: Path, *, kinds: Mapping[str, MachineKind], store: Store, make_base: MakeBase
+    ) -> None:
+        self.store = store
+        self.layers = store
+        self.hosts = LocalHosts(folder, store, kinds=kinds, make_base=make_base)
+        self.images = LocalImages(folder / "images", store)
+
+    def layer(self, key: LayerKey) -> LayerRef | None:
+        """The layer of this key with its whole chain intact; what is damaged is dropped."""
+        return self.store.find(key)
+
+    def lock(self, key: LayerKey, *, emit: Emit, cancel: Cancel) -> AbstractContextManager[None]:
+        """Held by whoever builds the layer of this key."""
+        waiting = Warned(
+            message=f"another build makes the layer {short(key)}; waiting for it", hint="its result is reused"
+        )
+        return locks.lock(self.store.lock(key), cancel=cancel, on_wait=lambda: emit(waiting))
+
+    def resource(self, kind: str) -> Resource:
+        """What deletes a dead run's machines. Raises KeyError for a kind that is not ours."""
+        if kind not in (*KINDS.values(), BASE_KIND):
+            raise KeyError(kind)
+        return MachineResource(self.hosts, kind)
+
+    def strays(self, *, older_than: Seconds) -> Iterator[tuple[str, str]]:
+        """Machines whose process is gone, found by their folders alone."""
+        return self.hosts.strays(older_than=older_than)
+
+
+def open_backend(settings: BackendSettings) -> LocalBackend:
+    """The local backend of a state folder. Nothing is made or started before it is used."""
+    folder = settings.state / "local"
+    store = Store(folder)
+    around = Surroundings(
+        keys=settings.directory / "ssh",
+        environment=dict(os.environ),
+        downloads=Downloads(settings.state / "downloads", upstream=upstream_from(os.environ)),
+    )
+    chroot = MachineKind(open=partial(Chroot, store=store, around=around), remove=remove_work)
+    virtual = MachineKind(
+        open=partial(Virtual, store=store, state=folder), remove=partial(remove_virtual, state=folder)
+    )
+
+    def make_base(base: Base, disk: Path, *, emit: Emit, cancel: Cancel) -> None:
+        # Loaded when used: most builds find their base made.
+        from ingot.backends.local import base as bases
+
+        bases.make_base(base, disk, settings=settings, emit=emit, cancel=cancel)
+
+    return LocalBackend(folder, kinds={"chroot": chroot, "vm": virtual}, store=store, make_base=make_base)

@@ -1,0 +1,322 @@
+"""A chroot machine: a work folder with an overlay, mounted and running while it is attached.
+
+<state>/local/work/<token>/
+    machine.json   what it was made for (for people; nothing is decided by it)
+    lock           held while the process that uses the machine lives
+    holder         process id and start time of the worker, while there is one
+    disk.qcow2     what was written since the last layer
+    ns/            the mount point, empty on this side
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ingot.backends.local import blocks, chain, login, network
+from ingot.backends.local.grow import grow_file_system, grow_partition
+from ingot.backends.local.holder import HeldDisk, hold
+from ingot.backends.local.records import Record
+from ingot.backends.local.store import NewLayer, Store
+from ingot.disk import leaks
+from ingot.errors import BackendError, RefusedError
+from ingot.model.digest import plain
+from ingot.model.events import Emit
+from ingot.model.units import Bytes, Seconds, format_bytes
+from ingot.ports import Cancel, Finding, MachineSpec, Needle, SshAccess
+from ingot.system import files, locks, process, ssh
+from ingot.system.waits import Flag, poll
+
+LONGEST = 24
+"""Files in a chain; a layer that would make it longer is stored flat, with nothing below it."""
+
+_POLICY = "#!/bin/sh\n# No service starts during a build.\nexit 101\n"
+_SUDOERS = 'Defaults env_keep += "{}"\n'
+_KEPT_BY_SUDO = (
+    "SYSTEMD_OFFLINE debian_chroot DEBIAN_FRONTEND *_proxy *_PROXY SSL_CERT_FILE REQUESTS_CA_BUNDLE"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChrootMachine:
+    """Implements `ports.Machine`."""
+
+    ref: str
+    ssh: SshAccess
+    kind: Literal["chroot"] = "chroot"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """What all machines of a run share: the folder for its keys, the caller's environment, package downloads."""
+
+    keys: Path
+    environment: Mapping[str, str]
+    downloads: network.Service | None = None
+
+
+class Chroot:
+    """One machine, from the making of its work folder to its end. For one thread at a time."""
+
+    def __init__(self, folder: Path, spec: MachineSpec, *, store: Store, around: Surroundings) -> None:
+        self._folder = folder
+        self._spec = spec
+        self._store = store
+        self._around = around
+        self._chain: tuple[Record, ...] = ()
+        self._mine = ExitStack()  # lock, leases, worker: until the machine ends
+        self._session = ExitStack()  # what is there while it is attached
+        self._held: HeldDisk | None = None
+        self._access: SshAccess | None = None
+
+    @property
+    def overlay(self) -> Path:
+        """What was written since the last layer."""
+        return self._folder / "disk.qcow2"
+
+    def create(self) -> None:
+        """Makes the work folder; takes leases on the layers below. Raises NotFoundError where one is damaged."""
+        content = self._spec.parent.content
+        if self._spec.purpose == "look":
+            found = self._store.chain(content)
+            self._chain = found or self._store.verify(content)
+        else:
+            self._chain = self._store.verify(content)
+        self._refuse_shrinking()
+        self._folder.mkdir(parents=True)
+        self._mine.enter_context(locks.lock(self._folder / "lock"))
+        about = plain({"purpose": self._spec.purpose, "parent": content, "labels": self._spec.labels})
+        files.write_atomically(self._folder / "machine.json", str(about) + "\n")
+        self._mine.enter_context(self._store.lease(self._chain))
+
+    def attach(self, *, emit: Emit, cancel: Cancel) -> ChrootMachine:
+        """Mounts the disk and starts the machine, if that is not so already."""
+        if not self._access:
+            self._access = self._run(cancel)
+        return ChrootMachine(ref=self._folder.name, ssh=self._access)
+
+    def _run(self, cancel: Cancel) -> SshAccess:
+        held = self._open(cancel)
+        with _telling_disk_full(self._folder):
+            self._mount(held, cancel)
+            shadow, sshd = held.read("/etc/shadow", "/usr/sbin/sshd")
+            login.refuse_without_sshd(sshd is not None)
+            return self._start(held, pam=login.needs_pam(shadow or ""), cancel=cancel)
+
+    def detach(self, *, trim: bool) -> None:
+        """Ends what runs on the machine and unmounts; its file is complete then. Detached already is fine."""
+        if not self._held or not self._held.exported:
+            return
+        with _telling_disk_full(self._folder):
+            self._end_session()
+            self._held.stop()
+            self._held.unmount(trim=trim)
+            self._held.unexport()
+
+    def freeze(self, new: NewLayer) -> Record:
+        """Makes a layer of what was written and stands the machine, detached, on it."""
+        if self._spec.purpose == "look":
+            raise RefusedError("a throw-away machine is never frozen", hint="open one for building")
+        if not self.overlay.exists():
+            chain.create(self.overlay, self._size)
+        self.detach(trim=True)
+        with _telling_disk_full(self._folder):
+            file = self.overlay if len(self._chain) < LONGEST else self._flatten()
+            record = self._store.add(file, new)
+        files.remove(self.overlay)
+        self._chain = (record,) if record.parent is None else (*self._chain, record)
+        self._mine.enter_context(self._store.lease([record]))
+        return record
+
+    @property
+    def parent(self) -> Record | None:
+        """The layer that the next one will stand on; None where that one will be flat."""
+        return self._chain[-1] if len(self._chain) < LONGEST else None
+
+    def scan(self, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
+        """What the detached disk must not hold: its files, and the blocks written since the last scanned layer."""
+        self.detach(trim=True)
+        held = self._open(cancel)
+        paths = self._files()
+        held.export(paths, writable=False, cancel=cancel)
+        held.mount(read_only=True)
+        try:
+            scanned = max((n for n, record in enumerate(self._chain, start=1) if record.scanned), default=0)
+            raw = held.outside(held.raw)
+            found = (
+                block for path in paths[scanned:] for block in blocks.read_blocks(path, raw, cancel=cancel)
+            )
+            return leaks.scan_disk(held.outside(held.root), found, needles, cancel=cancel)
+        finally:
+            held.unmount(trim=False)
+            held.unexport()
+
+    def close(self) -> None:
+        """Ends the machine with all it holds, and removes its folder."""
+        with contextlib.suppress(BackendError):
+            self._end_session()
+        self._held = self._access = None
+        self._mine.close()
+        remove_work(self._folder)
+
+    @property
+    def _size(self) -> Bytes:
+        now = self._chain[-1].disk
+        return max(self._spec.disk or now, now)
+
+    def _refuse_shrinking(self) -> None:
+        wanted, now = self._spec.disk, self._chain[-1].disk
+        if wanted and wanted < now:
+            raise BackendError(
+                f"the disk has {format_bytes(now)} and cannot shrink to {format_bytes(wanted)}",
+                hint="write a larger `disk`, or make the base anew with a smaller one",
+            )
+
+    def _files(self) -> tuple[Path, ...]:
+        if not self.overlay.exists():
+            chain.create(self.overlay, self._size)
+        return (*self._store.files(self._chain), self.overlay)
+
+    def _open(self, cancel: Cancel) -> HeldDisk:
+        cancel.check()
+        if not self._held:
+            self._held = self._mine.enter_context(hold(self._folder / "ns"))
+            _write_holder(self._folder / "holder", self._held.pid)
+        return self._held
+
+    def _mount(self, held: HeldDisk, cancel: Cancel) -> None:
+        grows = not self.overlay.exists() and self._size > self._chain[-1].disk
+        held.export(self._files(), writable=True, cancel=cancel)
+        if grows:
+            grow_partition(held, self._files(), cancel=cancel)
+        device = held.mount()
+        files.write_atomically(self._folder / "loop", _loop(device) + "\n")
+        if grows:
+            grow_file_system(held, device)
+
+    def _start(self, held: HeldDisk, *, pam: bool, cancel: Cancel) -> SshAccess:
+        around = self._around
+        proxies = network.proxy_environment(around.environment)
+        environment = {**login.CHROOT_ENVIRONMENT, **proxies}
+        apt = network.apt_conf(proxies, downloads=around.downloads is not None)
+        name = self._folder.name
+        init = held.start(
+            visitors=_visitors(),
+            run_files=[
+                *login.run_files(around.keys, name, environment, pam=pam),
+                *network.certificate_files(around.environment),
+                ("/run/ingot/apt.conf", apt, 0o644),
+            ],
+            sizes=_sizes(),
+            cancel=cancel,
+        )
+        sockets = login.socket_folder(self._folder)
+        login.clear_sockets(sockets)
+        access = login.write_access(around.keys, name, init, sockets=sockets)
+        if around.downloads:
+            self._session.enter_context(network.hand_in(around.downloads, init))
+        return access
+
+    def _end_session(self) -> None:
+        if self._access:
+            ssh.close(self._access)
+            login.clear_sockets(login.socket_folder(self._folder))
+        self._access = None
+        self._session.close()
+
+    def _flatten(self) -> Path:
+        flat = self._folder / "flat.qcow2"
+        source = chain.nested(self._files())
+        process.run(["qemu-img", "convert", "-O", "qcow2", source, str(flat)], timeout=Seconds(3600.0))
+        return flat
+
+
+def _visitors() -> list[dict[str, object]]:
+    """Files that are on the disk while a machine runs on it, and not in any layer."""
+    return [
+        {"path": "/usr/sbin/policy-rc.d", "text": _POLICY, "mode": 0o755},
+        {"path": "/etc/resolv.conf", "text": network.RESOLV_CONF, "mode": 0o644},
+        {"path": "/etc/apt/apt.conf.d/99ingot", "link": "/run/ingot/apt.conf"},
+        {"path": "/etc/sudoers.d/ingot", "text": _SUDOERS.format(_KEPT_BY_SUDO), "mode": 0o440},
+    ]
+
+
+def _sizes() -> dict[str, int]:
+    """The sizes of a machine's memory-backed folders: a quarter of the builder's memory for /tmp, 8 GiB at most."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"tmp": min(8 * 2**30, memory // 4), "run": min(256 * 2**20, memory // 16), "shm": memory // 16}
+
+
+@contextmanager
+def _telling_disk_full(folder: Path) -> Iterator[None]:
+    """Turns what goes wrong for lack of room into a sentence that says so."""
+    try:
+        yield
+    except (OSError, BackendError) as error:
+        usage = shutil.disk_usage(folder)
+        if usage.free > max(64 * 2**20, usage.total // 200):
+            raise
+        raise BackendError(
+            f"the disk that holds {folder} is full: {format_bytes(usage.free)} of "
+            f"{format_bytes(usage.total)} are free",
+            hint="`ingot gc` removes old layers; INGOT_STATE moves the state folder to a larger disk",
+        ) from error
+
+
+def remove_work(folder: Path) -> None:
+    """Removes a work folder, whoever made it: its processes end first, then files go, then sockets.
+
+    When this returns the loop device is gone too. One already gone is fine. DeadlineError where it stays in use.
+    """
+    _end_holder(folder / "holder")
+    device = _read(folder / "loop")
+    if device:
+        poll(
+            lambda: None if _loop(device.split()[0]) == device else True,
+            what=f"the release of {device.split()[0]}",
+            every=Seconds(0.02),
+            deadline=Seconds(60.0),
+            cancel=Flag(),
+        )
+    files.remove(login.socket_folder(folder))
+    files.remove(folder)
+
+
+def _loop(device: str) -> str:
+    """A loop device in use, told from its later uses by the kernel's number for this one; "" if it is free."""
+    state = Path("/sys/block") / Path(device).name
+    return f"{device} {_read(state / 'diskseq')}" if (state / "loop").exists() else ""
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _write_holder(path: Path, pid: int) -> None:
+    files.write_atomically(path, f"{pid} {_start_time(pid)}\n")
+
+
+def _end_holder(path: Path) -> None:
+    """Ends the worker that a dead process left, if it is still the process that the file tells of."""
+    try:
+        pid, started = _read(path).split()
+    except ValueError:
+        return
+    if _start_time(int(pid)) == started:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def _start_time(pid: int) -> str:
+    words = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return words[19] if words else ""
