@@ -1,0 +1,278 @@
+"""Virtual machines: a disk of the store booted in QEMU, on a throw-away overlay, for checks and for a look.
+
+Everything of a machine is in one folder named by its token: overlay, keys, seed, console, QEMU's control socket.
+QEMU runs in that folder and dies with the thread that started it, so a SIGKILL of Ingot leaves the folder alone,
+which `VmResource.delete` removes. No root is needed, but for an image without cloud-init.
+
+How a backend serves machines of kind `vm` with it:
+
+    resource = VmResource(folder=work, state=state, files=store.files(layer), spec=spec)   # for `hosts.machine`
+    machine = attach_vm(work, ref, sockets=sockets, emit=emit, cancel=cancel)              # for `hosts.attach`
+    VmResource(folder=work, state=state)                                                   # for `resource("local.vm")`
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ingot.backends.local import chain, holder, vm_console, vm_qemu, vm_seed
+from ingot.errors import BackendError, DeadlineError, TransientError
+from ingot.model.events import Emit
+from ingot.model.units import Bytes, Seconds
+from ingot.ports import Cancel, MachineSpec, SshAccess, Token
+from ingot.system import files as system_files
+from ingot.system import process, ssh
+from ingot.system.waits import Flag, poll
+
+KIND = "local.vm"
+_SHUTDOWN_DEADLINE = Seconds(90.0)
+_BOOT_DEADLINE = Seconds(300.0)
+"""Debian's kernel comes up in software emulation in half a minute; a busy builder may need several times that."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VmMachine:
+    """A virtual machine that answers. `about` is what it runs on: `qemu tcg` or `qemu kvm`."""
+
+    ref: str
+    ssh: SshAccess
+    console: Path
+    about: str
+    kind: Literal["chroot", "booted", "vm", "instance"] = "vm"
+
+
+class VmResource:
+    """Virtual machines as a resource: `create` starts one on an overlay over `files` (base first)."""
+
+    kind = KIND
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        state: Path,
+        files: Sequence[Path] = (),
+        spec: MachineSpec | None = None,
+        firmware: vm_qemu.Firmware = "bios",
+        hostname: str = "localhost",
+    ) -> None:
+        self._folder, self._state = folder, state
+        self._files, self._spec = tuple(files), spec
+        self._firmware: vm_qemu.Firmware = firmware
+        self._hostname = hostname
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def create(self, token: Token) -> str:
+        """Starts the machine; it is not up yet. Raises BackendError where QEMU does not start."""
+        spec = self._spec
+        assert spec and self._files, "a machine is made of a layer"
+        _refuse_foreign_architecture(spec.arch)
+        self._state.mkdir(parents=True, exist_ok=True)
+        accelerator = vm_qemu.choose_accelerator(self._state)
+        home = self._folder / token
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        overlay = home / "disk.qcow2"
+        below = chain.read_header(self._files[-1]).size
+        chain.create(overlay, Bytes(max(below, spec.disk or 0)))
+        keys = vm_seed.make_keys(home)
+        self._tell(home, keys, token)
+        if self._firmware == "uefi":
+            vm_qemu.copy_uefi_variables(home)
+        words = vm_qemu.machine_argv(
+            [*(path.resolve() for path in self._files), overlay.resolve()],
+            accelerator=accelerator,
+            firmware=self._firmware,
+            memory=spec.memory,
+            cpus=spec.cpus,
+            token=token,
+        )
+        with (home / "qemu.log").open("wb") as log:
+            started = process.spawn(words, cwd=home, stdout=log, stderr=log)
+        self._processes[token] = started
+        about = {"pid": started.pid, "accelerator": accelerator}
+        system_files.write_atomically(home / "machine.json", json.dumps(about))
+        return str(token)
+
+    def _tell(self, home: Path, keys: vm_seed.Keys, token: Token) -> None:
+        """Makes the keys known to the machine, through the seed and, where cloud-init would not read it, its disk."""
+        vm_seed.write_seed(home, keys, instance=token, hostname=self._hostname)
+        if os.geteuid() != 0:
+            return
+        with holder.hold(home / "held") as held:
+            held.export([*self._files, home / "disk.qcow2"], writable=True)
+            held.mount()
+            root = held.outside(held.root)
+            if not vm_seed.has_cloud_init(root):
+                vm_seed.write_into(root, keys)
+            held.unmount(trim=False)
+            held.unexport()
+
+    def find(self, token: Token) -> str | None:
+        return str(token) if (self._folder / token).exists() else None
+
+    def delete(self, ref: str) -> None:
+        """Ends the machine at once and removes all that was its own."""
+        home = self._folder / ref
+        started = self._processes.pop(ref, None)
+        if started:
+            process.end(started, grace=Seconds(5.0))
+        elif home.exists():
+            _end_left_over(home, ref)
+        system_files.remove(home)
+
+
+def attach_vm(
+    folder: Path,
+    ref: str,
+    *,
+    sockets: Path,
+    emit: Emit,
+    cancel: Cancel,
+    subject: str = "",
+    timeout: Seconds = _BOOT_DEADLINE,
+) -> VmMachine:
+    """The machine `ref` of `folder`, once a command runs on it over SSH. `sockets`: a folder with a short path.
+
+    Raises BackendError as soon as it is known that it will not come up, DeadlineError when `timeout` ran out; both
+    say what the console tells, and name it in `console`.
+    """
+    home = folder / ref
+    console = home / "console"
+    facts = json.loads((home / "machine.json").read_text())
+    access: list[SshAccess] = []
+
+    def probe() -> SshAccess | None:
+        _raise_if_lost(home, facts["pid"])
+        if not access:
+            access.append(_access(home, ref, sockets))
+        return access[0] if _answers(access[0], home, cancel) else None
+
+    try:
+        reached = poll(
+            probe,
+            what="an answer of the virtual machine over SSH",
+            every=Seconds(0.3),
+            deadline=timeout,
+            cancel=cancel,
+            emit=emit,
+            subject=subject,
+        )
+    except DeadlineError as error:
+        said = _console(home)
+        reason = (
+            vm_console.diagnose(said) or f"the last line of its console is {vm_console.last_line(said)!r}"
+        )
+        raise DeadlineError(
+            f"the virtual machine did not answer over SSH in time: {reason}",
+            hint=f"all that it said is in {console}; an image without cloud-init needs root to be booted",
+            console=str(console),
+        ) from error
+    return VmMachine(ref=ref, ssh=reached, console=console, about=f"qemu {facts['accelerator']}")
+
+
+def power_down(folder: Path, ref: str, *, cancel: Cancel, timeout: Seconds = _SHUTDOWN_DEADLINE) -> None:
+    """Asks the machine to shut down, as its power button would, and waits until it is off."""
+    home = folder / ref
+    pid = json.loads((home / "machine.json").read_text())["pid"]
+    vm_qemu.control(home, "system_powerdown")
+    poll(
+        lambda: None if _runs(pid, ref) else True,
+        what="the virtual machine's shutdown",
+        every=Seconds(0.2),
+        deadline=timeout,
+        cancel=cancel,
+    )
+
+
+def _access(home: Path, ref: str, sockets: Path) -> SshAccess:
+    entry = ssh.HostEntry(
+        alias=ref,
+        host_key=(home / "host.pub").read_text(),
+        identity=home / "id",
+        port=vm_qemu.forwarded_port(home),
+    )
+    return ssh.write_entry(home, entry, sockets=sockets)
+
+
+def _answers(access: SshAccess, home: Path, cancel: Cancel) -> bool:
+    """Whether a command runs on the machine. QEMU accepts connections for it from the start: a greeting comes first."""
+    port = vm_qemu.forwarded_port(home)
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as link:
+            if not link.recv(16).startswith(b"SSH-"):
+                return False
+    except OSError:
+        return False
+    done = ssh.run(access, ["true"], timeout=Seconds(30.0), cancel=cancel, check=False)
+    if done.code:
+        raise TransientError(done.tail[-1] if done.tail else f"ssh exited with {done.code}")
+    return True
+
+
+def _raise_if_lost(home: Path, pid: int) -> None:
+    """Raises BackendError for a machine that will never answer."""
+    if not _runs(pid, home.name):
+        said = (home / "qemu.log").read_text(errors="replace").strip().splitlines()
+        raise BackendError(
+            f"the virtual machine ended before it answered: {said[-1] if said else 'it powered itself off'}",
+            hint=f"all that its console said is in {home / 'console'}",
+            console=str(home / "console"),
+        )
+    reason = vm_console.diagnose(_console(home), fatal_only=True)
+    if reason:
+        raise BackendError(
+            f"the virtual machine did not come up: {reason}",
+            hint=f"all that its console said is in {home / 'console'}",
+            console=str(home / "console"),
+        )
+
+
+def _console(home: Path) -> bytes:
+    console = home / "console"
+    return console.read_bytes() if console.exists() else b""
+
+
+def _runs(pid: int, ref: str) -> bool:
+    """Whether the process is still that machine's QEMU: a number alone may have come to mean another process."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return ref.encode() in words
+
+
+def _end_left_over(home: Path, ref: str) -> None:
+    """Ends a machine that another process, or an earlier resource of this one, started."""
+    try:
+        facts: dict[str, Any] = json.loads((home / "machine.json").read_text())
+    except (OSError, ValueError):
+        return
+    if _runs(facts["pid"], ref):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(facts["pid"], signal.SIGKILL)
+        poll(
+            lambda: None if _runs(facts["pid"], ref) else True,
+            what=f"the end of QEMU's process {facts['pid']}",
+            every=Seconds(0.05),
+            deadline=Seconds(30.0),
+            cancel=Flag(),
+        )
+
+
+def _refuse_foreign_architecture(arch: str) -> None:
+    here = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
+    if arch != here or arch != "x86_64":
+        raise BackendError(
+            f"a machine of architecture {arch} cannot be started on this {here} computer",
+            hint="build and check it on a computer of its own architecture (virtual machines here are x86_64)",
+        )
