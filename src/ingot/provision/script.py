@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from ingot.errors import ProvisionError
 from ingot.model.secret import Secret, reveal, secret_names
-from ingot.model.step import ScriptStep, describe
+from ingot.model.step import ScriptStep
 from ingot.ports import Cancel, Machine
 from ingot.provision.log import StepLog
 from ingot.system import process, ssh
@@ -52,7 +52,7 @@ def apply(
     """Runs the script to its end. Without a `#!` line it is read by `/bin/sh -eu`. Raises ProvisionError on failure."""
     if names := sorted(secret_names(step.args)):
         raise ProvisionError(
-            f"the script {describe(step).removeprefix('script ')!r} would get the secret {names[0]!r} as an argument",
+            f"{_name(step)} would get the secret {names[0]!r} as an argument",
             hint="arguments are visible to every process of the machine; hand it over in the step's `env`",
         )
     program = read_program(step, root=root, secrets=secrets)
@@ -73,7 +73,7 @@ def apply(
         said = next((line.strip() for line in reversed(log.tail) if line.strip()), "it said nothing")
         lost = " (the machine could not be reached, or was lost)" if done.code == 255 else ""
         raise ProvisionError(
-            f"the script {describe(step).removeprefix('script ')!r} exited with {done.code}{lost}: {said}",
+            f"{_name(step)} exited with {done.code}{lost}: {said}",
             hint=f"its whole output is in {log.path}",
             task=name,
             file=step.path or step.place.file,
@@ -95,6 +95,10 @@ def read_program(step: ScriptStep, *, root: Path, secrets: Mapping[str, Secret])
             f"the script {step.path!r} cannot be read: {error.strerror}",
             hint=f"a script's path is relative to the project, {root}",
         ) from error
+
+
+def _name(step: ScriptStep) -> str:
+    return f"the script {step.path!r}" if step.path else "the inline script"
 
 
 def _archive(name: str, program: bytes, *, environment: Mapping[str, str]) -> bytes:

@@ -28,7 +28,8 @@ _ALWAYS = {
     "ANSIBLE_NOCOLOR": "True",
     "ANSIBLE_NOCOWS": "True",
     "ANSIBLE_PIPELINING": "True",
-    "ANSIBLE_REMOTE_TEMP": "/tmp/.ansible",
+    # On the machine, where /tmp is not part of an image. A folder for each user: `become_user` may not enter root's.
+    "ANSIBLE_REMOTE_TEMP": "/tmp/.ansible-${USER}",
 }
 
 # Where the configuration does not say otherwise: its section and name, our variable, our value.

@@ -17,6 +17,7 @@ DOCUMENTATION = """
 """
 
 _TAIL = 40
+_SAID = ("stderr", "stdout", "module_stderr", "module_stdout")
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]
@@ -95,16 +96,20 @@ def _message(result: dict[str, Any], outcome: str) -> str:
         if isinstance(item, dict) and (item.get("failed") or item.get("unreachable")):
             label = item.get("_ansible_item_label", item.get("item"))
             return f"({_first(label)}) {_message(item, outcome)}"
-    return (
-        _first(result.get("msg"))
-        or _first(result.get("stderr"))
-        or _first(result.get("module_stderr"))
-        or f"failed with code {result.get('rc', 'unknown')}"
-    )
+    said = next((text for name in _SAID if (text := _last(result.get(name)))), "")
+    message = _first(result.get("msg"))
+    if result.get("rc") and message in ("", "non-zero return code"):
+        message = f"exited with {result['rc']}"
+        return f"{message}: {said}" if said else message
+    return message or said or "failed without a word"
 
 
 def _first(text: object) -> str:
     return next((line.strip() for line in str(text or "").splitlines() if line.strip()), "")
+
+
+def _last(text: object) -> str:
+    return next((line.strip() for line in reversed(str(text or "").splitlines()) if line.strip()), "")
 
 
 def _tail(result: dict[str, Any]) -> list[str]:
