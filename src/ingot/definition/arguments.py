@@ -25,10 +25,11 @@ def wrong_types(variables: Table, interfaces: Mapping[str, Interface], path: Pat
             if spec is None:
                 continue
             at = (*path, name)
-            if asked := _refused(node, spec):
+            if wrong := next(_refusals(node, spec, at), None):
+                asked, item, there = wrong
                 hint = f"the role `{role}` declares it in meta/argument_specs.yml"
-                message = f"`{name}` is {asked}, not {describe(node)}"
-                yield problem(message, node.place, path=at, hint=hint)
+                message = f"`{name}` is {asked}, and this is {describe(item)}"
+                yield problem(message, item.place, path=there, hint=hint)
             elif choices := _not_chosen(node, spec):
                 message = f"{describe(node)} is not a choice for `{name}`"
                 yield problem(message, node.place, path=at, hint=did_you_mean(str(plain(node)), choices))
@@ -96,6 +97,16 @@ def odd_booleans(variables: Table, path: Path) -> Iterator[Problem]:
             yield problem(message, place_at(variables, at), path=(*path, *at), hint=hint)
 
 
+def _refusals(node: Node, spec: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Node, Path]]:
+    """(what is asked for, the node that is not that, its path): of the node itself, or of a list's items."""
+    if asked := _refused(node, spec):
+        yield asked, node, path
+    elif isinstance(node, Items) and isinstance(elements := spec.get("elements"), str):
+        for index, item in enumerate(node.items):
+            if asked := _refused(item, {"type": elements}):
+                yield f"a list of {asked}", item, (*path, index)
+
+
 def _refused(node: Node, spec: Mapping[str, Any]) -> str:
     """What the spec asks for where Ansible would refuse the node, or "". Templates and references may be anything."""
     if isinstance(node, Scalar) and (node.hollow or "{{" in str(node.value)):
@@ -112,9 +123,6 @@ def _refused(node: Node, spec: Mapping[str, Any]) -> str:
             return "true or false"
         case "list" if isinstance(value, (dict, bool)) or value is None:
             return "a list"
-        case "list" if isinstance(node, Items) and isinstance(elements := spec.get("elements"), str):
-            inner = [_refused(item, {"type": elements}) for item in node.items]
-            return next((f"a list of {asked}" for asked in inner if asked), "")
         case "dict" if not isinstance(value, dict) and not (
             isinstance(value, str) and re.search(r"[={]", value)
         ):

@@ -130,7 +130,12 @@ def _axes(name: str, node: Table, scope: Scope, problems: list[Problem]) -> dict
             if _is_axis_value(item, (*path, axis, index), problems) and isinstance(item, Scalar):
                 if item.value in sound:
                     problems.append(
-                        problem("this value is there already", item.place, path=(*path, axis, index))
+                        problem(
+                            "this value is there already",
+                            item.place,
+                            path=(*path, axis, index),
+                            hint="remove it",
+                        )
                     )
                 else:
                     sound.append(item.value)
@@ -144,7 +149,7 @@ def _is_axis_value(item: Node, path: Path, problems: list[Problem]) -> bool:
     value = item.value if isinstance(item, Scalar) else None
     if isinstance(value, bool) or value is None:
         raw = item.raw if isinstance(item, Scalar) else ""
-        hint = f'quote it: "{raw}"' if raw else ""
+        hint = f'quote it: "{raw}"' if raw else "such as [slurm, pbs]"
         problems.append(problem("a matrix value is text or a number", item.place, path=path, hint=hint))
         return False
     if not _AXIS_VALUE.fullmatch(str(value)):

@@ -42,7 +42,13 @@ def read_sources(path: Path, *, problems: list[Problem]) -> Sources:
         if len(sources.files) > _MOST_FILES:
             hint = "narrow the pattern under `include`"
             problems.append(
-                Problem(message=f"more than {_MOST_FILES} files are included", hint=hint, file=path.name)
+                Problem(
+                    message=f"more than {_MOST_FILES} files are included",
+                    hint=hint,
+                    file=path.name,
+                    line=1,
+                    column=1,
+                )
             )
             break
         table = _read(root / name, name, problems)
@@ -68,12 +74,18 @@ def _read(path: Path, name: str, problems: list[Problem]) -> Table | None:
     except OSError as error:
         said = {FileNotFoundError: "there is no such file", IsADirectoryError: "this is a folder, not a file"}
         message = said.get(type(error), f"the file cannot be read: {error.strerror or error}")
-        hint = "`ingot init` makes a project that builds as it is" if name == "ingot.yaml" else ""
-        problems.append(Problem(message=message, hint=hint, file=name))
+        hint = "`ingot init` makes a project that builds as it is"
+        problems.append(Problem(message=message, hint=hint, file=name, line=1, column=1))
         return None
     except UnicodeDecodeError as error:
         problems.append(
-            Problem(message=f"the file is not UTF-8 text (byte {error.start})", file=name, line=1, column=1)
+            Problem(
+                message=f"the file is not UTF-8 text (byte {error.start})",
+                hint="save it as UTF-8",
+                file=name,
+                line=1,
+                column=1,
+            )
         )
         return None
     node, told = parse_yaml(text, file=name)
@@ -143,7 +155,14 @@ def _included(root: Path, name: str, node: Node | None, problems: list[Problem])
         path = ("include", index)
         text = item.value if isinstance(item, Scalar) else None
         if not isinstance(text, str) or not text.strip():
-            problems.append(problem("text is asked for: the path of a file", item.place, path=path))
+            problems.append(
+                problem(
+                    "text is asked for: the path of a file",
+                    item.place,
+                    path=path,
+                    hint="such as images/*.yaml",
+                )
+            )
         elif "${" in text:
             hint = "what is included is settled before variables have values"
             problems.append(problem("`include` takes no variables", item.place, path=path, hint=hint))

@@ -80,7 +80,7 @@ class Interpolation:
             else:
                 filled = replace(node, value=self._text(text), raw=text, quoted=True)
         except TooBigError:
-            self._tell("the references make this too large", node, path)
+            self._tell("the references make this too large", node, path, "refer to large lists less often")
             return replace(node, hollow=True)
         except _NoTextError as error:
             name, kind = error.args
@@ -117,7 +117,7 @@ class Interpolation:
             elif name in self.scope.broken:
                 sound = False
             elif name not in self.scope.values:
-                hint = did_you_mean(name, self.scope.values, noun="the only variable")
+                hint = did_you_mean(name, {*self.scope.values, *self.scope.broken}, noun="the only variable")
                 close = hint.startswith("did")
                 literal = "write `$${" + name + "}` if the shell is to fill it in"
                 remedy = "; ".join(part for part in (hint, "" if close else literal) if part)

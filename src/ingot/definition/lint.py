@@ -270,7 +270,11 @@ def _file(subject: Subject, origin: Origin, key: At, path: str, what: str) -> It
 
 def _file_hint(path: Path) -> str:
     try:
-        names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        names = (
+            [entry.name for entry in path.parent.iterdir() if entry.name != path.name]
+            if path.parent.is_dir()
+            else []
+        )
     except OSError:
         names = []
     close = did_you_mean(path.name, names)

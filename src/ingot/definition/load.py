@@ -50,7 +50,13 @@ def load(
     except TooBigError:
         message = "the definition's references make it too large"
         problems.append(
-            Problem(message=message, hint="refer to large lists and maps less often", file=file.name)
+            Problem(
+                message=message,
+                hint="refer to large lists and maps less often",
+                file=file.name,
+                line=1,
+                column=1,
+            )
         )
     if problems:
         raise DefinitionError(problems=_ordered(problems))
@@ -125,7 +131,7 @@ def _name(sources: Sources, scope: Scope, problems: list[Problem]) -> str:
     if isinstance(filled, Scalar) and filled.hollow:
         return ""
     if not isinstance(filled, Scalar) or not isinstance(filled.value, str):
-        hint = f'quote it: "{node.raw}"' if isinstance(node, Scalar) and node.raw else ""
+        hint = f'quote it: "{node.raw}"' if isinstance(node, Scalar) and node.raw else "such as `name: acme`"
         problems.append(problem("the project's name is text", node.place, path=("name",), hint=hint))
         return ""
     usable_name(filled.value, node.place, ("name",), problems)

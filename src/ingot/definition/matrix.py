@@ -58,7 +58,7 @@ class _Multiplying:
             self.tell(name, f"`from` runs in a circle: {circle}", "one of them needs a `base` instead")
             return ()
         if len(self.open) > 50:
-            self.tell(name, "`from` is more than 50 images deep", "")
+            self.tell(name, "`from` is more than 50 images deep", "begin some of them with a `base`")
             return ()
         self.open.append(name)
         found = self._variants(name)
@@ -88,7 +88,11 @@ class _Multiplying:
                 shown = (*axes, *((axis, value) for axis, value in own.items() if axis not in dict(axes)))
                 found.append(self._named(name, {**above.values, **own}, shown, above.name))
             if len(found) > _MOST:
-                self.tell(name, f"its matrix and its parent's make more than {_MOST} images", "")
+                self.tell(
+                    name,
+                    f"its matrix and its parent's make more than {_MOST} images",
+                    "split the image in several",
+                )
                 return ()
         if parents and not found:
             self.tell(
@@ -112,6 +116,6 @@ class _Multiplying:
                     if variant.name == parent:
                         return (variant,)
         known = {variant.name for variants in self.done.values() for variant in variants} | set(self.written)
-        hint = did_you_mean(parent, known - {name})
+        hint = did_you_mean(parent, known - {name}) or "describe it under `images`"
         self.tell(name, f"there is no image `{parent}`", hint)
         return ()

@@ -94,11 +94,11 @@ def _written(node: Node, error: Any) -> Path:
     """The path as the user wrote it: pydantic's own without the names of union members."""
     here: Node | None = node
     path: list[str | int] = []
-    parts = [part for part in error["loc"] if not (isinstance(part, str) and part.startswith("<"))]
-    for index, part in enumerate(parts):
-        inside = isinstance(here, Table) if isinstance(part, str) else isinstance(here, Items)
+    last = len(error["loc"]) - 1
+    for index, part in enumerate(error["loc"]):
         following = find(here, (part,)) if here is not None else None
-        if following is None and not (inside and index == len(parts) - 1):
+        names_nothing = index == last and error["type"] in ("missing", "extra_forbidden")
+        if following is None and not names_nothing:
             continue
         path.append(part)
         here = following
@@ -111,11 +111,12 @@ def _problem(model: type[BaseModel], node: Node, where: Path, error: Any, path: 
     place = place_at(node, where)
     if kind == "extra_forbidden":
         around = f" in `{where[-2]}`" if len(where) > 1 and isinstance(where[-2], str) else ""
-        hint = did_you_mean(str(where[-1]), _known(model, node, where[:-1]))
+        hint = did_you_mean(str(where[-1]), _known(model, node, where))
         message = f"there is no key `{where[-1]}`{around}"
         return problem(message, key_place(node, where), path=(*path, *where), hint=hint)
     if kind == "missing":
-        return problem(f"`{where[-1]}` is missing", place, path=(*path, *where[:-1]))
+        hint = f"add `{where[-1]}: …`"
+        return problem(f"`{where[-1]}` is missing", place, path=(*path, *where[:-1]), hint=hint)
     message, hint = _say(kind, here, error)
     return problem(message, place, path=(*path, *where), hint=hint)
 
@@ -128,29 +129,37 @@ def _say(kind: str, here: Node | None, error: Any) -> tuple[str, str]:
     match kind:
         case "value_error":
             cause = context["error"]
-            return str(cause), getattr(cause, "hint", "")
+            message, _, remedy = str(cause).partition("; ")  # units say both in one sentence
+            return message, getattr(
+                cause, "hint", ""
+            ) or remedy or "see the reference for what can stand here"
         case "literal_error":
             known = _choices(str(context["expected"]))
             value = here.value if isinstance(here, Scalar) else None
             hint = did_you_mean(value, known) if isinstance(value, str) else "known: " + ", ".join(known)
             return f"{given} is not a choice", hint or "known: " + ", ".join(known)
         case "greater_than_equal" | "greater_than":
-            return f"{given} is too small; the least is {context.get('ge', context.get('gt'))}", ""
+            return (
+                f"{given} is too small; the least is {context.get('ge', context.get('gt'))}",
+                "write a larger one",
+            )
         case "less_than_equal":
-            return f"{given} is too large; the most is {context['le']}", ""
+            return f"{given} is too large; the most is {context['le']}", "write a smaller one"
         case "too_short":
             return "this is empty", "name at least one, or leave it out"
         case "union_tag_not_found" | "union_tag_invalid":
-            return _union(here, given)
+            return _no_step(here, given)
+        case "shape":
+            return f"{context['asked']} is asked for, not {given}", context["hint"]
         case _:
-            return str(error["msg"]), ""
+            return str(error["msg"]), "see the reference for what can stand here"
 
 
-def _union(here: Node | None, given: str) -> tuple[str, str]:
+def _no_step(here: Node | None, given: str) -> tuple[str, str]:
     from ingot.definition.schema import KINDS
 
     if not isinstance(here, Table):
-        return f"{given} cannot stand here", "see `ingot schema` or the reference for the shapes that can"
+        return f"a step is a map, not {given}", "such as `packages: [htop]`"
     kinds = [key for key in here.entries if key in KINDS]
     if len(kinds) > 1:
         both = " and ".join(f"`{kind}`" for kind in kinds)
@@ -195,7 +204,7 @@ def _quote(kind: str, node: Node | None) -> str:
         ):
             return "write it without quotes"
         case _:
-            return ""
+            return f"write {_ASKED[kind]}"
 
 
 def _choices(expected: str) -> list[str]:
@@ -203,8 +212,9 @@ def _choices(expected: str) -> list[str]:
     return [part for index, part in enumerate(expected.split("'")) if index % 2]
 
 
-def _known(model: type[BaseModel], node: Node, where: Path) -> list[str]:
-    """The keys that can stand at a path under the model, of those shapes that fit best what is there."""
+def _known(model: type[BaseModel], node: Node, wrong: Path) -> list[str]:
+    """The keys that could stand in place of a wrong one, of those shapes that fit best what is there."""
+    where, key = wrong[:-1], wrong[-1]
     around: list[Any] = [model.model_fields["root"].annotation if issubclass(model, RootModel) else model]
     for part in where:
         around = [inner for annotation in around for inner in _inside(annotation, part)]
@@ -212,6 +222,7 @@ def _known(model: type[BaseModel], node: Node, where: Path) -> list[str]:
     here = find(node, where)
     given = here.entries.keys() if isinstance(here, Table) else ()
     known = [[field.alias or name for name, field in found.model_fields.items()] for found in models]
+    known = [names for names in known if key not in names]
     best = max((len(given & set(names)) for names in known), default=0) if given else 0
     return [name for names in known if not given or len(given & set(names)) == best for name in names]
 

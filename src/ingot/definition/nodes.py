@@ -148,7 +148,9 @@ def path_text(path: Path) -> str:
 
 
 def problem(message: str, place: Place, *, path: Path = (), hint: str = "") -> Problem:
-    """A problem at a place."""
+    """A problem at a place. A place without a line is no file but a source such as `--var name`."""
+    if not place.line:
+        return Problem(message=message, hint=hint, path=place.file or path_text(path))
     return Problem(
         message=message,
         hint=hint,

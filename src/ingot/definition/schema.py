@@ -6,6 +6,7 @@ Everything a user can write is described here once; editors show these descripti
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -58,7 +59,7 @@ def _size(text: str) -> str:
     try:
         value = parse_bytes(text)
     except OverflowError:
-        raise Bad(f"{text[:20]}… is too large for a disk") from None
+        raise Bad(f"{text[:20]}… is too large for a disk", hint="at most `64 TiB`") from None
     if not 2**30 <= value <= 64 * 2**40:
         raise Bad(f"{text} is no size for a disk", hint="from `1 GiB` to `64 TiB`")
     if value % 2**20:
@@ -130,16 +131,28 @@ Group = Annotated[str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "an inventory group",
 Word = Annotated[str, _matches(r"[^\s,]+", "a tag", "without spaces and commas")]
 Owner = Annotated[str, _matches(r"[a-z_][a-z0-9_-]*\$?|[0-9]+", "a user or a group", "such as `root`")]
 Mode = Annotated[str, _matches(r"[0-7]{3,4}", "a mode", 'octal digits in quotes, such as "0644"')]
-EnvName = Annotated[str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
+VariableName = Annotated[
+    str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name", "letters, digits and `_`")
+]
+EnvName = Annotated[
+    str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable", "letters, digits and `_`")
+]
 
 
-def _by_type(**tags: type) -> Discriminator:
+def _by_type(asked: str, hint: str, /, **tags: type) -> Discriminator:
     """Chooses a union's member by the YAML type alone, so that messages speak of one shape."""
 
     def choose(value: Any) -> str | None:
         return next((f"<{tag}>" for tag, kind in tags.items() if isinstance(value, kind)), None)
 
-    return Discriminator(choose)
+    return _shape(choose, asked, hint)
+
+
+def _shape(choose: Callable[[Any], str | None], asked: str, hint: str) -> Discriminator:
+    context: dict[str, str | int | float] = {"asked": asked, "hint": hint}
+    return Discriminator(
+        choose, custom_error_type="shape", custom_error_message="{asked}", custom_error_context=context
+    )
 
 
 class _Model(BaseModel):
@@ -233,7 +246,7 @@ class LocalBaseModel(
     RootModel[
         Annotated[
             Annotated[DebootstrapModel, Tag("<debootstrap>")] | Annotated[DiskImageModel, Tag("<image>")],
-            Discriminator(_base_kind),
+            _shape(_base_kind, "`debootstrap` or `image`", "such as `{debootstrap: bookworm}`; not both"),
         ]
     ]
 ):
@@ -241,7 +254,12 @@ class LocalBaseModel(
 
 
 class _Step(_Model):
-    when: bool | str = Field(
+    when: Annotated[
+        Annotated[bool, Tag("<bool>")] | Annotated[str, Tag("<text>")],
+        _by_type(
+            "true, false or an expression", "such as `workload_manager == 'slurm'`", bool=bool, text=str
+        ),
+    ] = Field(
         default=True,
         description="The step is left out unless this is true: a boolean, or a Jinja2 expression over variables and matrix values.",
     )
@@ -293,7 +311,7 @@ class PackagesModel(_Step):
 
     packages: Annotated[
         Annotated[list[Package], Field(min_length=1), Tag("<list>")] | Annotated[PackagesBody, Tag("<map>")],
-        _by_type(list=list, map=dict),
+        _by_type("a list or a map", "such as [htop, tmux]", list=list, map=dict),
     ] = Field(description="Packages to install, or `{install: […], remove: […], recommends: true}`.")
 
 
@@ -326,7 +344,7 @@ class ScriptBody(_Model):
         if (self.path is None) == (self.inline is None):
             raise Bad("a script has either `path` or `inline`", hint="keep one of them")
         if self.inline is not None and not self.inline.strip():
-            raise Bad("the script is empty")
+            raise Bad("the script is empty", hint="write the program's text, or remove the step")
         return self
 
 
@@ -335,7 +353,7 @@ class ScriptModel(_Step):
 
     script: Annotated[
         Annotated[ProjectPath, Tag("<text>")] | Annotated[ScriptBody, Tag("<map>")],
-        _by_type(text=str, map=dict),
+        _by_type("a path or a map", "such as `setup.sh` or {inline: …}", text=str, map=dict),
     ] = Field(description="A path in the project, or `{path: …}` or `{inline: …}` with `args` and `env`.")
 
 
@@ -365,7 +383,7 @@ class FilesModel(_Step):
 
     files: Annotated[
         Annotated[list[FileBody], Field(min_length=1), Tag("<list>")] | Annotated[FileBody, Tag("<map>")],
-        _by_type(list=list, map=dict),
+        _by_type("a map or a list", "such as {src: motd, dest: /etc/motd}", list=list, map=dict),
     ] = Field(description="`{src: …, dest: …}` or `{text: …, dest: …}`, or a list of such.")
 
 
@@ -406,7 +424,7 @@ class ImageModel(_Model):
     checks: list[ProjectPath] = Field(
         default=[], description="Testinfra files or folders of the project, run after a real boot."
     )
-    matrix: dict[EnvName, Annotated[list[Any], Field(min_length=1)]] = Field(
+    matrix: dict[VariableName, Annotated[list[Any], Field(min_length=1)]] = Field(
         default={},
         description="Variables with several values: one image is made for each combination, named `<image>-<value>…`.",
     )

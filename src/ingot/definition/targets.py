@@ -140,7 +140,9 @@ def _base(
         elif isinstance(item, Table):
             others[key] = plain(item)
         else:
-            problems.append(problem("a map is asked for here", item.place, path=path))
+            problems.append(
+                problem("a map is asked for here", item.place, path=path, hint="such as {ami: …}")
+            )
     return BaseDefinition(name=name, sources=sources, others=others, place=place)
 
 

@@ -43,7 +43,7 @@ _WORDS = {
     "0": False,
 }
 _HINTS: dict[Kind, str] = {
-    "string": "",
+    "string": "write text",
     "number": "such as 4 or 0.5",
     "boolean": "write true or false",
     "list": "write a,b,c or [a, b, c]",
@@ -109,7 +109,11 @@ def read_var_files(paths: Sequence[Path], *, problems: list[Problem]) -> dict[st
         if isinstance(node, Table):
             found.update({name: Given(node=value, origin="file") for name, value in node.entries.items()})
         elif node is not None and not (isinstance(node, Scalar) and node.value is None):
-            problems.append(problem("a var-file is a map of names to values", node.place))
+            problems.append(
+                problem(
+                    "a var-file is a map of names to values", node.place, hint="such as `partition: debug`"
+                )
+            )
     return found
 
 
@@ -119,15 +123,31 @@ def _read_var_file(path: Path, problems: list[Problem]) -> Node | None:
     except OSError as error:
         message = f"the var-file cannot be read: {error.strerror or error}"
         problems.append(
-            Problem(message=message, hint="look at the path given with --var-file", file=str(path))
+            Problem(
+                message=message,
+                hint="look at the path given with --var-file",
+                file=str(path),
+                line=1,
+                column=1,
+            )
         )
         return None
     except ValueError:
-        problems.append(Problem(message="the var-file is not UTF-8 text", file=str(path)))
+        problems.append(
+            Problem(
+                message="the var-file is not UTF-8 text",
+                hint="save it as UTF-8",
+                file=str(path),
+                line=1,
+                column=1,
+            )
+        )
         return None
     if path.suffix == ".hcl":
         hint = "write the same values as YAML or JSON"
-        problems.append(Problem(message="HCL var-files cannot be read here", hint=hint, file=str(path)))
+        problems.append(
+            Problem(message="HCL var-files cannot be read here", hint=hint, file=str(path), line=1, column=1)
+        )
         return None
     parse = parse_json if path.suffix == ".json" else parse_yaml
     node, told = parse(text, file=str(path))
@@ -200,7 +220,7 @@ def _refuse_unknown(
         if name not in known:
             hint = did_you_mean(name, known) or "declare it under `variables`"
             problems.append(
-                Problem(message=f"there is no variable `{name}`", hint=hint, file=f"--var {name}")
+                Problem(message=f"there is no variable `{name}`", hint=hint, path=f"--var {name}")
             )
     for name, given in files.items():
         if name not in known:
@@ -234,7 +254,7 @@ def _parse_text(declared: _Declared, text: str, place: Place, problems: list[Pro
     """Text from the command line or the environment as a value of the declared type; hollow where it is none."""
     kind, hollow = declared.kind, Scalar(value=None, hollow=True, place=place)
     if wrong := unusable(text):
-        problems.append(problem(wrong, place, path=("variables", declared.name)))
+        problems.append(problem(wrong, place, path=("variables", declared.name), hint="remove it"))
         return hollow
     match kind:
         case "string":
@@ -286,10 +306,17 @@ class _Resolving:
         if given is None:
             if name in waiting:
                 circle = " → ".join([*waiting[waiting.index(name) :], name])
-                self._break(name, f"variables refer to each other in a circle: {circle}", declared.place)
+                self._break(
+                    name,
+                    f"variables refer to each other in a circle: {circle}",
+                    declared.place,
+                    "give one of them a value of its own",
+                )
                 return
             if len(waiting) > 50:
-                self._break(name, "variables refer to each other more than 50 deep", declared.place)
+                self._break(
+                    name, "variables refer to each other more than 50 deep", declared.place, "refer to fewer"
+                )
                 return
             for other in sorted(references(node)):
                 self.resolve(other, (*waiting, name))
@@ -321,7 +348,12 @@ class _Resolving:
                 name, f"{shown} is not one of the choices", node.place, did_you_mean(str(value), known)
             )
         elif self._too_big(value):
-            self._break(name, f"the value of `{name}` is too large", node.place)
+            self._break(
+                name,
+                f"the value of `{name}` is too large",
+                node.place,
+                "read large data in a role or a script",
+            )
         elif declared.model.sensitive:
             self.secrets[name] = Secret(value)
             self.values[name] = placeholder(name)

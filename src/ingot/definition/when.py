@@ -27,6 +27,8 @@ def decide(expression: str | bool, values: Mapping[str, Any]) -> bool:
         raise WhenError(
             f"the expression is longer than {_LONGEST} characters", hint="compute it in a variable"
         )
+    if not expression.strip():
+        raise WhenError("the expression is empty", hint="remove `when`, or write true or false")
     if "{{" in expression or "{%" in expression:
         raise WhenError("`when` is an expression already", hint="write bare names, without {{ }}")
     answer = _evaluate(expression, values)
@@ -66,7 +68,8 @@ def _evaluate(expression: str, values: Mapping[str, Any]) -> Any:
     try:
         return environment.compile_expression(expression, undefined_to_none=False)(**values)
     except Exception as error:  # the expression is the user's: whatever it raises is their news, not our bug
-        raise WhenError(f"the expression fails: {error}"[:300]) from None
+        hint = "it is worked out from variables and matrix values alone"
+        raise WhenError(f"the expression fails: {error}"[:300], hint=hint) from None
 
 
 def _refuse(name: str, values: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from ingot.definition.nodes import (
     MAX_NODES,
     Items,
     Node,
+    Path,
     Scalar,
     Table,
     TooBigError,
@@ -56,7 +57,14 @@ def parse_yaml(text: str, *, file: str) -> Parsed:
         for event in yaml.parse(text, Loader=_LOADER):
             composer.take(event)
     except TooBigError:
-        problems.append(Problem(message="the file is too deep or its aliases repeat too much", file=file))
+        hint = "at most 40 levels and 50,000 values"
+        problems.append(
+            problem(
+                "the file is too deep or its aliases repeat too much",
+                Place(file=file, line=1, column=1),
+                hint=hint,
+            )
+        )
         return None, problems
     except yaml.MarkedYAMLError as error:
         problems.append(_syntax_problem(error, text, file))
@@ -86,14 +94,22 @@ def parse_json(text: str, *, file: str) -> Parsed:
         weigh(value)
     except json.JSONDecodeError as error:
         where = Place(file=file, line=error.lineno, column=error.colno)
-        return None, [problem(f"this is not JSON: {error.msg}", where)]
+        return None, [
+            problem(f"this is not JSON: {error.msg}", where, hint="the same values may be written as YAML")
+        ]
     except (TooBigError, RecursionError):
-        return None, [problem("the file is too large or too deep", place)]
+        return None, [
+            problem("the file is too large or too deep", place, hint="at most 40 levels and 50,000 values")
+        ]
     except ValueError as error:
-        return None, [problem(f"this is not JSON: {error}", place)]
-    problems = [problem(f"`{key}` is written twice", place) for key in twice]
+        return None, [
+            problem(f"this is not JSON: {error}", place, hint="the same values may be written as YAML")
+        ]
+    problems = [problem(f"`{key}` is written twice", place, hint="keep one of them") for key in twice]
     wrong = unusable(value)
-    return (None, [problem(wrong, place)]) if wrong else (from_plain(value, place), problems)
+    return (
+        (None, [problem(wrong, place, hint="remove it")]) if wrong else (from_plain(value, place), problems)
+    )
 
 
 def unusable(value: Any) -> str:
@@ -221,12 +237,14 @@ class _Composer:
             frame.merging = True
         elif not isinstance(node, Scalar) or (node.value is None and not node.quoted):
             hint = 'text that begins with `{{` or `${` needs quotes: "{{ name }}"'
-            self.problems.append(problem("a key must be text", node.place, hint=hint))
+            self.problems.append(problem("a key must be text", node.place, path=self._path(), hint=hint))
             frame.skipping = True
         elif node.raw in frame.keys:
             first = frame.keys[node.raw].line
             message = f"`{node.raw}` is written twice; first at line {first}"
-            self.problems.append(problem(message, node.place, hint="keep one of them"))
+            self.problems.append(
+                problem(message, node.place, path=(*self._path(), node.raw), hint="keep one of them")
+            )
             frame.skipping = True
         else:
             frame.key = (node.raw, node.place)
@@ -235,7 +253,14 @@ class _Composer:
         if frame.merging:
             tables = node.items if isinstance(node, Items) else (node,)
             if not all(isinstance(table, Table) for table in tables):
-                self.problems.append(problem("`<<` merges maps, and this is none", node.place))
+                self.problems.append(
+                    problem(
+                        "`<<` merges maps, and this is none",
+                        node.place,
+                        path=self._path(),
+                        hint="such as <<: *anchor",
+                    )
+                )
             frame.merged.extend(table for table in tables if isinstance(table, Table))
         elif frame.key:
             name, place = frame.key
@@ -257,7 +282,7 @@ class _Composer:
         if wrong:
             self._tell(wrong, event, f'quote it: "{raw}"')
             return Scalar(value=raw, raw=raw, place=place)
-        return Scalar(value=value, raw=raw, quoted=isinstance(value, str), place=place)
+        return Scalar(value=value, raw=raw, quoted=False, place=place)
 
     def _tag(self, event: Any) -> None:
         hint = (
@@ -270,7 +295,14 @@ class _Composer:
         return Place(file=self.file, line=mark.line + 1, column=mark.column + 1)
 
     def _tell(self, message: str, event: yaml.Event, hint: str) -> None:
-        self.problems.append(problem(message, self._place(event), hint=hint))
+        self.problems.append(problem(message, self._place(event), path=self._path(), hint=hint))
+
+    def _path(self) -> Path:
+        """Where the next node belongs."""
+        parts = [
+            (frame.key[0] if frame.key else "") if frame.table else len(frame.items) for frame in self.open
+        ]
+        return tuple(part for part in parts if part != "")
 
 
 def read_plain(raw: str) -> tuple[Value, str]:
@@ -316,7 +348,7 @@ def _place_of(text: str, index: int, file: str) -> Place:
 def _reader_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
     position = getattr(error, "position", None)
     if not isinstance(position, int):
-        return Problem(message=f"this is not YAML: {error}", file=file)
+        return Problem(message=f"this is not YAML: {error}", file=file, line=1, column=1)
     # libyaml counts in bytes of the encoded text.
     index = len(text.encode()[:position].decode(errors="ignore"))
     return problem("a control character stands here", _place_of(text, index, file), hint="remove it")
@@ -332,7 +364,7 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Proble
     lines = text.splitlines()
     line = lines[place.line - 1] if place.line <= len(lines) else ""
     message = f"this is not YAML: {error.problem or error.context or 'unreadable'}"
-    hint = " ".join((error.context or "").split())
+    hint = " ".join((error.context or "look at this line and the one above it").split())
     if line[place.column - 1 : place.column] == "\t" or line[: place.column].endswith("\t"):
         message, hint = "a tab stands where YAML wants spaces", "indent with spaces"
     elif "${" in line:

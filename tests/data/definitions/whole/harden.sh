@@ -1,0 +1,2 @@
+#!/bin/sh -e
+chmod 0700 /root
