@@ -1,6 +1,6 @@
 #!/bin/sh
 # Proves the README's two commands on machines with nothing installed: clean mmdebstrap roots of Debian 12 and 13.
-# Usage: scripts/fresh.sh [bookworm|trixie|all] [demo|test|all] (needs root). The clone is of the last commit.
+# Usage: scripts/fresh.sh [bookworm|trixie|all] [setup|demo|test|all] (needs root). The clone is of the last commit.
 set -eu
 
 suites=${1:-all}
@@ -9,9 +9,9 @@ here=$(pwd -P)
 work="$here/.cache/fresh"
 [ "$suites" = all ] && suites="bookworm trixie"
 case "$what" in
-    demo | test) goals=$what ;;
+    setup | demo | test) goals=$what ;;
     all) goals="demo test" ;;
-    *) echo "fresh: $what is neither demo, test nor all" >&2; exit 2 ;;
+    *) echo "fresh: $what is none of setup, demo, test, all" >&2; exit 2 ;;
 esac
 [ "$(id -u)" = 0 ] || { echo "fresh: making a clean root needs root" >&2; exit 2; }
 
