@@ -62,7 +62,7 @@ def build(
                 top = records.built(index, partial(bench.make_base, fresh=not use_cache))
             else:
                 top = records.built(index, partial(work.make_layer, plan.layers[index - 1], on=top))
-    image = _register(plan, top, backend=backend, labels=bench.labels, emit=emit)
+        image = _register(plan, top, backend=backend, labels=bench.labels, emit=emit)
     seconds = Seconds(run.clock.monotonic() - started)
     emit(
         BuildFinished(
