@@ -293,7 +293,8 @@ class MemoryLayers:
     used: Mapping[str, datetime] = field(default_factory=dict)
 
     def layers(self) -> Iterator[StoredLayer]:
-        found = [self.store.ref(_content(file)) for file in (self.store.root / "layers").iterdir()]
+        files = (self.store.root / "layers").glob("[!.]*")  # a dot begins what was never renamed into place
+        found = [self.store.ref(_content(file)) for file in files]
         for layer in found:
             yield StoredLayer(
                 ref=layer,
