@@ -91,8 +91,7 @@ def scan_tree(
         needle = literal.follows is None
         if (literal.what, path) not in told and (needle or path not in packaged):
             told.add((literal.what, path))
-            what = f"the secret {literal.what!r}" if needle else literal.what
-            yield Finding(what=what, where=_masked(path, secrets))
+            yield Finding(what=literal.what, where=_masked(path, secrets))
     yield from files.found()
 
 
@@ -113,8 +112,7 @@ def scan_blocks(
         mark = fingerprint(secret)
         if mark not in told:
             told.add(mark)
-            what = literal.what if literal.follows else f"the secret {literal.what!r}"
-            yield Finding(what=what, where=f"block at byte {at} ({format_bytes(at)})")
+            yield Finding(what=literal.what, where=f"block at byte {at} ({format_bytes(at)})")
 
 
 def _masked(path: str, secrets: Sequence[Literal]) -> str:
@@ -162,7 +160,7 @@ class _Files:
         base = name.rpartition("/")[2]
         what = self._short.get(data.strip()) if len(data) <= 64 else None
         if what:
-            self._found.append(Finding(what=f"the secret {what!r}", where=name))
+            self._found.append(Finding(what=what, where=name))
         named = _NAMED.get(base)
         if name.endswith("/.docker/config.json"):
             named = "password for a registry", _DOCKER

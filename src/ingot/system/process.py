@@ -124,8 +124,11 @@ def run(
     on_line: Callable[[str, str], None] | None = None,
     check: bool = True,
     pass_fds: Sequence[int] = (),
+    returns: bool = False,
 ) -> Completed:
     """Runs to the end. `on_line(stream, text)` hears each line as it comes; `log` gets both streams, appended.
+
+    With `returns` a carriage return ends a line too, for programs that draw their progress in one line.
 
     Raises ToolError for a non-zero exit (unless `check` is off), DeadlineError when `timeout` ran out and
     CancelledError on a wish to stop; the process and its group are ended before either is raised.
@@ -146,7 +149,7 @@ def run(
         stack.callback(end, process)
         out: list[str] = []
         tail: deque[str] = deque(maxlen=TAIL)
-        for stream, text in _lines(process, input, started + timeout, cancel, argv):
+        for stream, text in _lines(process, input, started + timeout, cancel, argv, returns=returns):
             if stream == "stdout":
                 out.append(text)
             tail.append(text.rstrip("\n"))
@@ -203,6 +206,8 @@ def _lines(
     deadline: float,
     cancel: Cancel | None,
     argv: Sequence[str],
+    *,
+    returns: bool,
 ) -> Iterator[tuple[str, str]]:
     """Yields (stream, line with its newline) until both streams end; feeds `input` meanwhile."""
     assert process.stdout and process.stderr
@@ -237,6 +242,8 @@ def _lines(
                 if partial[key.data]:
                     yield key.data, partial[key.data].decode(errors="surrogateescape")
                 continue
+            if returns:
+                data = data.replace(b"\r", b"\n")
             *whole, partial[key.data] = (partial[key.data] + data).split(b"\n")
             for line in whole:
                 yield key.data, line.decode(errors="surrogateescape") + "\n"
