@@ -236,14 +236,12 @@ def _lines(
                     waiting.unregister(key.fileobj)
                     process.stdin.close()  # type: ignore[union-attr]
                 continue
-            data = os.read(key.fd, 65536)
+            data = os.read(key.fd, 65536).replace(b"\r", b"\n" if returns else b"\r")
             if not data:
                 waiting.unregister(key.fileobj)
                 if partial[key.data]:
                     yield key.data, partial[key.data].decode(errors="surrogateescape")
                 continue
-            if returns:
-                data = data.replace(b"\r", b"\n")
             *whole, partial[key.data] = (partial[key.data] + data).split(b"\n")
             for line in whole:
                 yield key.data, line.decode(errors="surrogateescape") + "\n"
