@@ -214,6 +214,21 @@ class LayerStore(Protocol):
         ...
 
 
+class Exporter(Protocol):
+    """Writes an image as one flat disk file, with nothing left of what its layers deleted."""
+
+    @property
+    def formats(self) -> Mapping[str, str]:
+        """The formats by name (`qcow2`, `vhd`), each with the ending that a file of it has (`.vhd`)."""
+        ...
+
+    def export(
+        self, image: Image, output: Path, *, format: str, subject: str, emit: Emit, cancel: Cancel
+    ) -> Path:
+        """Writes the image to `output`, which it replaces; the file appears whole and durable, or not at all."""
+        ...
+
+
 class Backend(Protocol):
     """One place that images live. Knows nothing of plans."""
 
@@ -227,6 +242,8 @@ class Backend(Protocol):
     def images(self) -> ImageStore: ...
     @property
     def layers(self) -> LayerStore: ...
+    @property
+    def exporter(self) -> Exporter | None: ...
 
     def layer(self, key: LayerKey) -> LayerRef | None:
         """The layer of this key with its whole chain intact, or None. Quick: called for every layer of a plan."""

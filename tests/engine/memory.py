@@ -121,6 +121,10 @@ class MemoryBackend:
     def layers(self) -> MemoryLayers:
         return MemoryLayers(store=self)
 
+    @property
+    def exporter(self) -> None:
+        return None
+
     def layer(self, key: LayerKey) -> LayerRef | None:
         pointer = self.root / "keys" / _name(key)
         return self._whole(pointer.read_text()) if pointer.exists() else None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ingot.backends.local.download_origin import upstream_from
 from ingot.backends.local.downloads import Downloads
+from ingot.backends.local.exporter import LocalExporter
 from ingot.backends.local.hosts import BASE_KIND, KINDS, LocalHosts, MachineKind, MachineResource, MakeBase
 from ingot.backends.local.images import LOCATION, LocalImages
 from ingot.backends.local.machine import Chroot, Surroundings, remove_work
@@ -37,6 +38,7 @@ class LocalBackend:
         self.layers = store
         self.hosts = LocalHosts(folder, store, kinds=kinds, make_base=make_base)
         self.images = LocalImages(folder / "images", store)
+        self.exporter = LocalExporter(store)
 
     def layer(self, key: LayerKey) -> LayerRef | None:
         """The layer of this key with its whole chain intact; what is damaged is dropped."""
