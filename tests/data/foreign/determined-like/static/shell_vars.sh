@@ -1,0 +1,1 @@
+export LAUNCHER_HOME=/opt/launcher
