@@ -9,9 +9,10 @@ from collections.abc import Callable
 import pytest
 
 from ingot import errors as tree
+from ingot.api.outcomes import exit_code
 from ingot.cli.render import errors
 from ingot.cli.render.line import draw
-from ingot.cli.trouble import as_ours
+from ingot.cli.trouble import as_data, as_ours
 from ingot.errors import (
     CancelledError,
     DefinitionError,
@@ -85,7 +86,7 @@ def test_error_screens(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_errors_are_plain_data_too(name: str) -> None:
-    data = json.loads(json.dumps(errors.as_data(CASES[name])))
+    data = json.loads(json.dumps(as_data(CASES[name])))
     assert data["message"] == CASES[name].message
     assert data["code"] == CASES[name].exit_code
     assert data["kind"] == type(CASES[name]).__name__
@@ -113,7 +114,7 @@ def test_every_class_of_the_tree_has_the_code_that_the_tree_says() -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(2, 130), (15, 143), (1, 129)])
 def test_an_interruption_counts_as_shells_count(number: int, code: int) -> None:
-    assert errors.exit_code(CancelledError("stopped", signal=number)) == code
+    assert exit_code(CancelledError("stopped", signal=number)) == code
 
 
 def test_what_should_not_happen_is_no_error_of_ours() -> None:

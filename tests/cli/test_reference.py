@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -54,7 +55,7 @@ def page() -> str:
 def helped(words: tuple[str, ...]) -> str:
     """The help of a command, 96 columns wide; of a verb, without the options that every verb has."""
     program = root()
-    settings = {"terminal_width": 96, "help_option_names": ["-h", "--help"]}
+    settings: dict[str, Any] = {"terminal_width": 96, "help_option_names": ["-h", "--help"]}
     top = click.Context(program, info_name="ingot", **settings)
     if not words:
         return program.get_help(top) + "\n"

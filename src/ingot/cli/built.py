@@ -10,13 +10,12 @@ import click
 from ingot.cli.complete import images
 from ingot.cli.options import Options, Verb
 from ingot.cli.render import answers
-from ingot.cli.render import errors as told
 from ingot.cli.session import Session
-from ingot.cli.trouble import print_document, show
+from ingot.cli.trouble import as_data, print_document, show
 from ingot.model.digest import plain
 
 if TYPE_CHECKING:
-    from ingot.api import Built
+    from ingot.model.views import Built
 
 _TARGET = click.option("--target", "targets", multiple=True, metavar="TARGET", help="Only for this target.")
 
@@ -28,7 +27,7 @@ _TARGET = click.option("--target", "targets", multiple=True, metavar="TARGET", h
 )
 @click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=images)
 @_TARGET
-@click.option("--no-cache", is_flag=True, help="Build every layer but the base anew.")
+@click.option("--no-cache", is_flag=True, help="Build every layer anew, the base too.")
 @click.option("--check", is_flag=True, help="Boot each image afterwards and run its checks.")
 @click.option("--locked", is_flag=True, help="Refuse where `ingot.lock` lacks a pin or no longer holds.")
 @click.pass_obj
@@ -64,26 +63,25 @@ def build_command(
 
 def finish(session: Session, built: Built) -> int:
     """Shows the outcomes of a build or of checks, and the error that they amount to; returns its exit code."""
-    error = built.error
+    from ingot.api.outcomes import error_of, exit_code
+
+    error = error_of(built.outcomes)
     if session.options.json:
         document = plain({"run": built.run, "outcomes": built.outcomes})
-        print_document(document if error is None else {**document, "error": told.as_data(error)})
+        print_document(document if error is None else {**document, "error": as_data(error)})
     else:
         show(answers.outcomes(built.outcomes))
     if error is None:
         return 0
-    error.facts["told"] = True
     show(answers.failures(built.outcomes), stream=session.stderr)
-    return told.exit_code(error)
+    return exit_code(error)
 
 
 def _dry(
     session: Session, names: tuple[str, ...], targets: tuple[str, ...], *, locked: bool, no_cache: bool
 ) -> int:
-    with session.working() as (emit, cancel):
-        planned = session.workspace.plan(
-            names, targets=targets, locked=locked, no_cache=no_cache, emit=emit, cancel=cancel
-        )
+    with session.listening() as emit:
+        planned = session.workspace.plan(names, targets=targets, locked=locked, no_cache=no_cache, emit=emit)
     lines = answers.planned(planned, verbose=session.options.verbose, columns=session.screen.columns)
     session.answer({"dry_run": True, "plans": planned}, lines)
     return 0
@@ -101,7 +99,7 @@ def check_command(options: Options, names: tuple[str, ...], targets: tuple[str, 
     """
     session = Session(options)
     if options.dry_run:
-        chosen = session.workspace.built(names, targets=targets)
+        chosen = session.workspace.list(names, targets=targets)
         session.answer({"dry_run": True, "images": chosen}, answers.listed(chosen))
         return 0
     with session.working() as (emit, cancel):
@@ -121,7 +119,7 @@ def shell_command(options: Options, image: str, command: tuple[str, ...], target
     """
     session = Session(options)
     if options.dry_run:
-        chosen = session.workspace.one_built(image, target=target)
+        chosen = session.workspace.inspect(image, target=target).listed
         session.answer({"dry_run": True, "image": chosen}, answers.listed((chosen,)))
         return 0
     with session.working() as (emit, cancel):

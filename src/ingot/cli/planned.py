@@ -30,8 +30,8 @@ def plan_command(
     Nothing is made or changed; missing pins are looked up, not written.
     """
     session = Session(options)
-    with session.working() as (emit, cancel):
-        planned = session.workspace.plan(names, targets=targets, locked=locked, emit=emit, cancel=cancel)
+    with session.listening() as emit:
+        planned = session.workspace.plan(names, targets=targets, locked=locked, emit=emit)
     session.answer(
         {"plans": planned}, answers.planned(planned, verbose=options.verbose, columns=session.screen.columns)
     )

@@ -11,10 +11,11 @@ import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import click
 
+from ingot.api.outcomes import as_record, exit_code, first_of
 from ingot.cli.render import errors
 from ingot.cli.render.line import Line, draw
 from ingot.cli.render.screen import Screen, choose
@@ -30,15 +31,22 @@ def screen_of(stream: IO[str]) -> Screen:
 
 def tell(error: BaseException, argv: Sequence[str]) -> int:
     """Says what happened on stderr, as one JSON document on stdout where that was asked for; returns the code."""
+    error = first_of(error)
     known = as_ours(error)
     if known is None:
         known = _bug(error)
-    code = errors.exit_code(known)
+    code = exit_code(known)
     if not known.facts.get("told"):
         show(errors.lines(known, read=read_line), stream=sys.stderr)
         if wants_json(argv):
-            print_document({"error": errors.as_data(known)})
+            print_document({"error": as_data(known)})
     return code
+
+
+def as_data(error: IngotError) -> dict[str, Any]:
+    """The error as `--json` prints it: its record, with the facts beside message, hint and code."""
+    record = as_record(error)
+    return {**record.pop("facts"), **record}
 
 
 def as_ours(error: BaseException) -> IngotError | None:
@@ -92,9 +100,9 @@ def _bug(error: BaseException) -> IngotError:
     """The traceback goes to a file; what is said is where it lies."""
     told = "".join(traceback.format_exception(error))
     try:
-        from ingot.api import state_folder
+        from ingot.stores.state import default_root
 
-        folder = state_folder() / "crashes"
+        folder = default_root(os.environ) / "crashes"
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
         path.write_text(f"{sys.argv}\n{told}")

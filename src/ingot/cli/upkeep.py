@@ -10,7 +10,7 @@ import click
 from ingot.cli.options import Options, Verb
 from ingot.cli.render import answers
 from ingot.cli.session import Session
-from ingot.errors import UsageError
+from ingot.errors import LeftoverError, UsageError
 from ingot.model.units import parse_bytes, parse_seconds
 
 T = TypeVar("T")
@@ -32,35 +32,29 @@ def gc_command(options: Options, max_size: str, older_than: str) -> None:
     size = _quantity("--max-size", max_size, parse_bytes)
     age = _quantity("--older-than", older_than, parse_seconds)
     session = Session(options)
-    with session.working() as (emit, cancel):
-        decided = session.workspace.gc_plan(max_size=size, older_than=age)
     columns = session.screen.columns
-    if options.dry_run or not decided.drops:
-        session.answer(decided, answers.garbage(decided, done=False, columns=columns))
-        return
-    session.agree("Remove these layers?", shown=answers.garbage(decided, done=False, columns=columns))
-    with session.working() as (emit, cancel):
-        done = session.workspace.gc(decided, emit=emit, cancel=cancel)
-    session.answer(done, answers.garbage(done, done=True, columns=columns))
+    found = session.workspace.gc(max_size=size, older_than=age, dry_run=True)
+    nothing = not found.drops and not found.runs
+    if not options.dry_run and not nothing:
+        session.agree("Remove these layers?", shown=answers.garbage(found, done=False, columns=columns))
+        with session.working() as (emit, _):
+            found = session.workspace.gc(max_size=size, older_than=age, emit=emit)
+    session.answer(found, answers.garbage(found, done=not options.dry_run, columns=columns))
 
 
-@click.command("sweep", cls=Verb, epilog="ingot sweep\ningot sweep --dry-run\ningot sweep --strays --yes")
-@click.option("--strays", is_flag=True, help="Also what no journal knows of, found by its marks alone.")
+@click.command("sweep", cls=Verb, epilog="ingot sweep\ningot sweep --dry-run")
+@click.argument("runs", nargs=-1, metavar="[RUN…]")
 @click.pass_obj
-def sweep_command(options: Options, strays: bool) -> None:
+def sweep_command(options: Options, runs: tuple[str, ...]) -> int:
     """Remove what interrupted runs left behind: mounts, machines, half-written layers.
 
     Every build does this by itself. A run that still goes on is never touched.
     """
     session = Session(options)
-    workspace = session.workspace
-    if strays and not options.dry_run:
-        found = workspace.strays()
-        if found:
-            session.agree("Remove these strays?", shown=answers.strays(found))
-    with session.working() as (emit, cancel):
-        swept = workspace.sweep(strays=strays, dry_run=options.dry_run, emit=emit, cancel=cancel)
-    session.answer(swept, answers.swept(swept, dry_run=options.dry_run))
+    with session.working() as (emit, _):
+        swept = session.workspace.sweep(runs, dry_run=options.dry_run, emit=emit)
+    session.answer(swept, answers.swept(swept.removed, swept.left, dry_run=options.dry_run))
+    return LeftoverError.exit_code if swept.left and not options.dry_run else 0
 
 
 @click.command(

@@ -30,6 +30,16 @@ class Valid:
     images: Mapping[str, tuple[str, ...]]
     variables: Mapping[str, str] = field(default_factory=dict)
     """Where each variable's value came from: `default`, `file`, `environment`, `command line`."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Locked:
+    """The lock as it is (or would be) now: how many pins, and what changed, a line each."""
+
+    path: Path
+    pins: int
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,5 +132,26 @@ class Exported:
     format: str
     path: Path
     bytes: Bytes = Bytes(0)
-    sha256: str = ""
     seconds: Seconds = Seconds(0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dropped:
+    """A layer that is removed (or would be) and why; `image` is what the catalog forgets with it, if anything."""
+
+    name: str
+    key: str
+    bytes: Bytes
+    created: str
+    reason: str
+    image: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Garbage:
+    """What garbage collection removed (or would), and how much the layers that stay take."""
+
+    drops: tuple[Dropped, ...] = ()
+    runs: tuple[str, ...] = ()
+    """Old runs whose logs go."""
+    kept: Bytes = Bytes(0)

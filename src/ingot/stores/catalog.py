@@ -120,6 +120,12 @@ class Catalog:
             )
         )
 
+    def projects(self) -> tuple[str, ...]:
+        """The names of all projects that have images here."""
+        query = select(tables.versions.c.project).distinct().order_by(tables.versions.c.project)
+        with self._translated(), self._engine.connect() as connection:
+            return tuple(connection.execute(query).scalars().all())
+
     def images(self, project: str, pattern: str = "*") -> tuple[Entry, ...]:
         """Images whose name the glob matches, by name, newest version first."""
         query = _entries().where(tables.versions.c.project == project)

@@ -10,7 +10,18 @@ from ingot.cli.render.tables import Cell, pairs, table
 from ingot.model.digest import short
 from ingot.model.image import CheckRun, Outcome
 from ingot.model.units import format_bytes, format_seconds
-from ingot.model.views import Begun, Exported, Inspected, Listed, Planned, PlannedLayer, SeenRun, Valid
+from ingot.model.views import (
+    Begun,
+    Exported,
+    Garbage,
+    Inspected,
+    Listed,
+    Locked,
+    Planned,
+    PlannedLayer,
+    SeenRun,
+    Valid,
+)
 
 _CHECKS: dict[str, Style] = {"passed": "green", "failed": "red", "not run": "dim"}
 
@@ -188,8 +199,55 @@ def exported(value: Exported, *, dry_run: bool) -> tuple[Line, ...]:
     if dry_run:
         return ((("would write ", ""), (str(value.path), "bold"), (f"  {value.format}", "dim")),)
     facts = f"  {value.format}, {format_bytes(value.bytes)}, {format_seconds(value.seconds)}"
-    head: Line = (("✓ ", "green"), (str(value.path), "bold"), (facts, "dim"))
-    return (head, *_labelled("  sha256  ", value.sha256.removeprefix("sha256:")))
+    return ((("✓ ", "green"), (str(value.path), "bold"), (facts, "dim")),)
+
+
+def locked(value: Locked, *, dry_run: bool) -> tuple[Line, ...]:
+    """What changed in the lock, a line each."""
+    changes: list[Line] = [(("  ", ""), (change, "")) for change in value.changes]
+    if not changes:
+        return (
+            (
+                ("✓ ", "green"),
+                (f"{value.path.name} has all {value.pins} pins", ""),
+                ("  nothing moved", "dim"),
+            ),
+        )
+    verb = "would write" if dry_run else "wrote"
+    return (((f"{verb} ", "green"), (str(value.path), "bold"), (f"  {value.pins} pins", "dim")), *changes)
+
+
+def garbage(value: Garbage, *, done: bool, columns: int) -> tuple[Line, ...]:
+    """The layers that go and why, and what stays."""
+    if not value.drops and not value.runs:
+        return ((("nothing to remove", "green"), (f"; layers take {format_bytes(value.kept)}", "dim")),)
+    rows: list[tuple[Cell, ...]] = [
+        (
+            drop.image or drop.name or short(drop.key),
+            format_bytes(drop.bytes),
+            (short(drop.key), "dim"),
+            (drop.reason, "dim"),
+        )
+        for drop in value.drops
+    ]
+    freed = sum(drop.bytes for drop in value.drops)
+    logs = f" and the logs of {len(value.runs)} old runs" if value.runs else ""
+    verb = "removed" if done else "would remove"
+    last: Line = (
+        (f"{verb} {len(value.drops)} layers, {format_bytes(freed)}{logs}", "bold"),
+        (f"; {format_bytes(value.kept)} stay", "dim"),
+    )
+    return (*table(("layer", "size", "key", "why"), rows, right=(1,), columns=columns), last)
+
+
+def swept(removed: Sequence[str], left: Sequence[str], *, dry_run: bool) -> tuple[Line, ...]:
+    """What was removed and what is still there."""
+    if not removed and not left:
+        return ((("nothing was left behind", "green"),),)
+    gone: list[Line] = [(("removed ", "green"), (each, "")) for each in removed]
+    word = "would remove" if dry_run else "still there"
+    rest: list[Line] = [((f"{word} ", "yellow"), (each, "")) for each in left]
+    return (*gone, *rest)
 
 
 def _plan(value: Planned, *, verbose: int) -> list[Line]:

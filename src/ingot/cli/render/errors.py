@@ -1,4 +1,4 @@
-"""Errors as text and as data. Pure: what is needed of files is read through `read`."""
+"""Errors as text. Pure: what is needed of files is read through `read`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from ingot.cli.render.line import Line, clean
 from ingot.errors import IngotError, Problem
-from ingot.model.digest import plain
 
 ReadLine = Callable[[str, int], str | None]
 """The text of a line of a file (1-based), or None where there is none."""
@@ -29,35 +28,6 @@ def lines(error: IngotError, *, read: ReadLine) -> tuple[Line, ...]:
         *(_note(note) for note in getattr(error, "__notes__", ())),
         *_hint(error.hint),
     )
-
-
-def as_data(error: IngotError) -> dict[str, Any]:
-    """The error as plain data: kind, message, hint, exit code, and its facts by name."""
-    return {
-        "kind": type(error).__name__,
-        "message": error.message,
-        "hint": error.hint,
-        "code": exit_code(error),
-        **{name: _plain(value) for name, value in error.facts.items() if value not in ("", None)},
-    }
-
-
-def exit_code(error: IngotError) -> int:
-    """The class's code; an interruption counts 128 and the signal's number, as shells do."""
-    number = error.facts.get("signal")
-    return 128 + int(number) if isinstance(number, int) and error.exit_code == 130 else error.exit_code
-
-
-def record(error: IngotError) -> dict[str, Any]:
-    """The error as an `Outcome` keeps it: message, hint, code and facts."""
-    facts = {name: _plain(value) for name, value in error.facts.items() if value not in ("", None)}
-    return {
-        "kind": type(error).__name__,
-        "message": error.message,
-        "hint": error.hint,
-        "code": exit_code(error),
-        "facts": facts,
-    }
 
 
 def outcome_lines(name: str, error: Mapping[str, Any]) -> tuple[Line, ...]:
@@ -133,10 +103,3 @@ def _note(note: str) -> Line:
 
 def _hint(hint: str) -> tuple[Line, ...]:
     return ((("hint: ", "cyan"), (clean(hint), "")),) if hint else ()
-
-
-def _plain(value: Any) -> Any:
-    try:
-        return plain(value)
-    except TypeError:
-        return str(value)

@@ -1,0 +1,212 @@
+"""Building: one image after the other, each recorded as soon as it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ingot.api import adapters
+from ingot.api.outcomes import as_record, error_of, exit_code, failed_outcome, first_of
+from ingot.errors import CancelledError, IngotError, PlanError
+from ingot.model.events import BuildFinished, Emit, Event, LayerFinished
+from ingot.model.image import LayerRecord, Outcome
+from ingot.model.units import Bytes, Seconds
+from ingot.model.views import Built
+
+if TYPE_CHECKING:
+    from ingot.api.workspace import Workspace
+    from ingot.engine.run import Run
+    from ingot.model.plan import Plan
+    from ingot.ports import Cancel
+    from ingot.stores import packer_manifest
+    from ingot.stores.catalog import Catalog
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """What `build` was asked for."""
+
+    names: Sequence[str] = ()
+    targets: Sequence[str] = ()
+    no_cache: bool = False
+    check: bool = False
+    locked: bool = False
+
+
+def build(workspace: Workspace, wish: Wish, *, emit: Emit, cancel: Cancel) -> Built:
+    """Plans, sweeps what dead runs left, builds, records; a failed image does not keep others from being tried."""
+    from ingot.engine.run import Run
+    from ingot.engine.sweep import sweep
+    from ingot.stores.catalog import Catalog
+
+    plans = workspace.plans(wish.names, targets=wish.targets, locked=wish.locked, keep_pins=True, emit=emit)
+    sweep(workspace.state.runs, adapters.open_place(workspace), emit=emit)
+    finished = Finished()
+    run = Run(
+        workspace.state.runs,
+        verb="build",
+        plans=[plan.subject for plan in plans],
+        sinks=(emit, finished),
+        secrets=workspace.loaded.secrets,
+    )
+    with run, Catalog(workspace.state.catalog) as catalog:
+        started = run.clock.monotonic()
+        batch = Batch(
+            workspace=workspace, wish=wish, run=run, catalog=catalog, finished=finished, cancel=cancel
+        )
+        outcomes = tuple(batch.build(plan) for plan in plans)
+        write_packer_manifest(outcomes, folder=workspace.root, run=run)
+        error = error_of(outcomes)
+        run.exit_code = exit_code(error) if error else 0
+        seconds = Seconds(run.clock.monotonic() - started)
+    return Built(run=run.id, outcomes=outcomes, seconds=seconds)
+
+
+class Finished:
+    """Hears which layers were finished, so that a failed build can tell of them too."""
+
+    def __init__(self) -> None:
+        self._events: list[LayerFinished] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, LayerFinished):
+            self._events.append(event)
+
+    def records(self, plan: Plan) -> tuple[LayerRecord, ...]:
+        """The finished layers of a plan."""
+        keys = (plan.base.key, *(layer.key for layer in plan.layers))
+        return tuple(
+            LayerRecord(
+                name=event.layer,
+                key=keys[event.index],
+                status=event.status,
+                seconds=Seconds(event.seconds),
+                bytes=Bytes(event.bytes),
+            )
+            for event in self._events
+            if event.subject == plan.subject
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """The plans of one run, built in their order: parents come before those that continue them."""
+
+    workspace: Workspace
+    wish: Wish
+    run: Run
+    catalog: Catalog
+    finished: Finished
+    cancel: Cancel
+    failed: set[tuple[str, str]] = field(default_factory=set)
+
+    def build(self, plan: Plan) -> Outcome:
+        """The outcome of one plan, recorded. Raises CancelledError, and what is no error of ours."""
+        started = self.run.clock.monotonic()
+        try:
+            self._refuse_after_parent(plan)
+            outcome = self._made(plan)
+        except (IngotError, BaseExceptionGroup) as raised:
+            error = first_of(raised)
+            if isinstance(error, CancelledError) or not isinstance(error, IngotError):
+                raise error from raised
+            seconds = Seconds(self.run.clock.monotonic() - started)
+            self.run.emit(BuildFinished(subject=plan.subject, status="failed", seconds=seconds))
+            facts = {"kept": "", "resume": f"ingot build {plan.image}"}
+            record = as_record(error, **({} if isinstance(error, PlanError) else facts))
+            layers = self.finished.records(plan)
+            outcome = failed_outcome(plan, record, seconds=seconds, layers=layers)
+            self.failed.add((plan.image, plan.target))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self.catalog.record_outcome(outcome, project=plan.project, run=self.run.id, created=now)
+        return outcome
+
+    def _refuse_after_parent(self, plan: Plan) -> None:
+        """What an image continues has failed in this very run: trying its layers again would only take time."""
+        parent = self.workspace.definition.images[plan.image].parent
+        if (parent, plan.target) in self.failed:
+            raise PlanError(f"not tried, because {parent}, which it continues, has failed")
+
+    def _made(self, plan: Plan) -> Outcome:
+        from ingot.engine.build import build as make
+        from ingot.provision.inventory import MachineInventory
+
+        workspace, run = self.workspace, self.run
+        backend = adapters.open_backend(
+            workspace, plan.backend, options=plan.options, directory=run.directory
+        )
+        built = make(
+            plan,
+            run=run,
+            backend=backend,
+            provisioner=adapters.provisioners(workspace, run),
+            inventory=MachineInventory(),
+            secrets=workspace.loaded.secrets,
+            emit=run.emit,
+            cancel=self.cancel,
+            use_cache=not self.wish.no_cache,
+        )
+        version = self.catalog.record(
+            plan.project, built.image, target=plan.target, run=run.id, manifest=built.manifest
+        )
+        workspace.state.save_plan(plan)
+        outcome = Outcome(
+            image=plan.image,
+            target=plan.target,
+            backend=plan.backend,
+            location=plan.location,
+            status=built.status,
+            seconds=built.seconds,
+            version=version,
+            ref=built.image.ref,
+            digest=built.image.digest,
+            layers=built.layers,
+        )
+        if not self.wish.check:
+            return outcome
+        from ingot.api.checking import checked
+
+        return checked(
+            outcome,
+            plan=plan,
+            backend=backend,
+            workspace=workspace,
+            run=run,
+            catalog=self.catalog,
+            cancel=self.cancel,
+        )
+
+
+def write_packer_manifest(outcomes: Sequence[Outcome], *, folder: Path, run: Run) -> None:
+    """`packer-manifest.json` of the run, and the project's, which grows with each run that built something."""
+    from ingot.stores import packer_manifest
+
+    builds = [_packer_build(outcome) for outcome in outcomes if outcome.ref]
+    if not builds:
+        return
+    packer_manifest.write(run.directory / packer_manifest.NAME, builds, run=run.id, force=True)
+    ours = folder / packer_manifest.NAME
+    if not ours.exists() or any(outcome.status == "built" for outcome in outcomes):
+        packer_manifest.write(ours, builds, run=run.id)
+
+
+def _packer_build(outcome: Outcome) -> packer_manifest.PackerBuild:
+    from ingot.stores import packer_manifest
+
+    path = Path(outcome.ref)
+    files = ((outcome.ref, path.stat().st_size),) if path.is_file() else None
+    return packer_manifest.PackerBuild(
+        name=outcome.image,
+        builder_type=outcome.backend,
+        build_time=int(datetime.now(UTC).timestamp()),
+        artifact_id=outcome.ref,
+        files=files,
+        custom_data={
+            "target": outcome.target,
+            "version": str(outcome.version),
+            "digest": outcome.digest,
+        },
+    )

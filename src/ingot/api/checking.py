@@ -1,0 +1,1 @@
+"""Checking built images: boot, look, record."""

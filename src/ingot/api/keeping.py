@@ -1,0 +1,113 @@
+"""Keeping tidy: layers that nothing needs, and what dead runs left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ingot.api import adapters
+from ingot.api.looking import newest
+from ingot.model.events import Emit
+from ingot.model.units import Bytes, Seconds
+from ingot.model.views import Dropped, Garbage
+
+if TYPE_CHECKING:
+    from ingot.api.workspace import Workspace
+    from ingot.engine.sweep import Swept
+    from ingot.lifecycle.gc import Drop, ImageUse
+    from ingot.model.plan import ContentId
+    from ingot.ports import Backend
+    from ingot.stores.catalog import Catalog
+
+
+def garbage(
+    workspace: Workspace,
+    *,
+    max_size: Bytes | None,
+    older_than: Seconds | None,
+    dry_run: bool,
+    emit: Emit,
+) -> Garbage:
+    """Decides which layers of the local store and which old runs go, and removes them unless `dry_run`."""
+    from ingot.lifecycle import gc
+    from ingot.stores.catalog import Catalog
+
+    backend = adapters.open_backend(
+        workspace, "local", options={}, directory=workspace.state.runs, project=False
+    )
+    now = datetime.now(UTC)
+    with Catalog(workspace.state.catalog) as catalog:
+        layers = tuple(backend.layers.layers())
+        view = gc.View(now=now, layers=layers, images=image_uses(catalog))
+        drops = gc.decide(view, max_bytes=max_size, older_than=older_than)
+        runs = gc.old_runs(workspace.state.runs, now=now)
+        if not dry_run:
+            gone = gc.apply(
+                drops,
+                store=backend.layers,
+                forget=lambda content: forget(catalog, backend, content),
+                emit=emit,
+            )
+            runs = gc.prune_runs(workspace.state.runs, runs)
+            drops = gone
+    kept = sum(layer.ref.size for layer in layers) - sum(drop.ref.size for drop in drops)
+    return Garbage(drops=tuple(_dropped(drop) for drop in drops), runs=runs, kept=Bytes(kept))
+
+
+def image_uses(catalog: Catalog) -> dict[ContentId, ImageUse]:
+    """The catalog's images by content, of all projects."""
+    from ingot.lifecycle.gc import ImageUse
+
+    entries = [entry for project in catalog.projects() for entry in catalog.images(project)]
+    latest = {entry.digest for entry in newest(entries)}
+    return {
+        entry.digest: ImageUse(name=f"{entry.image}@{entry.version}", newest=entry.digest in latest)
+        for entry in reversed(entries)
+    }
+
+
+def forget(catalog: Catalog, backend: Backend, content: ContentId) -> None:
+    """Takes every image of this content out of the catalog and its backend."""
+    for project in catalog.projects():
+        for entry in catalog.images(project):
+            if entry.digest == content:
+                catalog.forget(entry)
+    for image in list(backend.images.list({})):
+        if image.digest == content:
+            backend.images.delete(image)
+
+
+def sweep(workspace: Workspace, names: Sequence[str], *, dry_run: bool, emit: Emit) -> Swept:
+    """Removes what dead runs left, or only tells of it."""
+    from ingot.engine.sweep import Swept
+    from ingot.engine.sweep import sweep as sweep_runs
+
+    if dry_run:
+        return Swept(left=unswept(workspace))
+    return sweep_runs(workspace.state.runs, adapters.open_place(workspace), emit=emit, names=names)
+
+
+def unswept(workspace: Workspace) -> tuple[str, ...]:
+    """What dead runs have open in their journals, as `<run>: <kind> <ref>`."""
+    from ingot.engine.journal import NAME, unfinished
+    from ingot.engine.run import LOCK
+    from ingot.system.locks import try_lock
+
+    found: list[str] = []
+    for journal in sorted(workspace.state.runs.glob(f"*/{NAME}")):
+        with try_lock(journal.with_name(LOCK)) as free:
+            lines = journal.read_text(errors="replace").splitlines(keepends=True) if free else []
+        found += [f"{journal.parent.name}: {one.kind} {one.ref or one.token}" for one in unfinished(lines)]
+    return tuple(found)
+
+
+def _dropped(drop: Drop) -> Dropped:
+    return Dropped(
+        name=drop.ref.labels.get("layer", ""),
+        key=drop.ref.key,
+        bytes=drop.ref.size,
+        created=drop.ref.created,
+        reason=drop.reason,
+        image=drop.image,
+    )

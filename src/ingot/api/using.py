@@ -1,0 +1,163 @@
+"""Using what was built: a shell in a throw-away copy, and disks for somewhere else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ingot.api import adapters
+from ingot.api.looking import one
+from ingot.errors import NotFoundError
+from ingot.model.events import Emit
+from ingot.model.image import Image
+from ingot.model.units import Bytes, Seconds
+from ingot.model.views import Exported
+
+if TYPE_CHECKING:
+    from ingot.api.workspace import Workspace
+    from ingot.engine.run import Run
+    from ingot.model.image import LayerRef
+    from ingot.ports import Backend, Cancel
+    from ingot.stores.catalog import Entry
+
+
+def entry_of(workspace: Workspace, name: str, *, target: str) -> Entry:
+    """The catalog's entry of a built image."""
+    from ingot.stores.catalog import Catalog
+
+    with Catalog(workspace.state.catalog) as catalog:
+        return one(workspace, catalog, name, target=target)
+
+
+def layer_of(backend: Backend, entry: Entry) -> LayerRef:
+    """The sealed layer of an image. Raises NotFoundError where it is no longer there, or not whole."""
+    layer = backend.layer(entry.key)
+    if layer is None or layer.content != entry.digest:
+        raise NotFoundError(
+            f"the layers of {entry.image}@{entry.version} are no longer in the {entry.backend} store",
+            hint=f"`ingot build {entry.image}` makes them again",
+        )
+    return layer
+
+
+@contextmanager
+def running(workspace: Workspace, verb: str, subject: str, *, emit: Emit) -> Iterator[Run]:
+    """A run of its own for something done with one image; dead runs are swept first."""
+    from ingot.engine.run import Run
+    from ingot.engine.sweep import sweep
+
+    sweep(workspace.state.runs, adapters.open_place(workspace), emit=emit)
+    run = Run(
+        workspace.state.runs,
+        verb=verb,
+        plans=[subject],
+        sinks=(emit,),
+        secrets=workspace.loaded.secrets,
+    )
+    with run:
+        yield run
+
+
+def shell(
+    workspace: Workspace, name: str, *, target: str, command: Sequence[str], emit: Emit, cancel: Cancel
+) -> int:
+    """Runs a shell or a command in a throw-away machine; returns its exit code."""
+    from ingot.engine.journal import Place
+    from ingot.engine.resources import Resources
+    from ingot.ports import MachineSpec
+    from ingot.system import process, ssh
+
+    entry = entry_of(workspace, name, target=target)
+    subject = f"{entry.image}/{entry.target}"
+    options = workspace.definition.targets[entry.target].options
+    with running(workspace, "shell", subject, emit=emit) as run:
+        backend = adapters.open_backend(workspace, entry.backend, options=options, directory=run.directory)
+        layer = layer_of(backend, entry)
+        place = Place(backend=entry.backend, location=entry.location, options=options)
+        with Resources(run.journal, place=place, emit=run.emit, subject=subject) as held:
+            spec = MachineSpec(parent=layer, purpose="look", arch=entry.arch)
+            ref = held.open(backend.hosts.machine(spec))
+            machine = backend.hosts.attach(ref, emit=run.emit, cancel=cancel)
+            terminal = sys.stdin.isatty() and sys.stdout.isatty()
+            argv = ssh.argv(machine.ssh, *command, terminal=terminal)
+            client = process.spawn(argv, stdin=None, stdout=None, stderr=None)
+            try:
+                while client.poll() is None:
+                    cancel.check()
+                    cancel.wait(Seconds(0.1))
+            finally:
+                process.end(client)
+                ssh.close(machine.ssh)
+            return client.returncode
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportWish:
+    """What `export` was asked for; an empty `form` is guessed from the output's name."""
+
+    name: str
+    form: str = ""
+    output: Path | None = None
+    target: str = ""
+    force: bool = False
+    dry_run: bool = False
+
+
+def export(workspace: Workspace, wish: ExportWish, *, emit: Emit, cancel: Cancel) -> Exported:
+    """Writes the image to the named file, or into the folder that we stand in under its own name."""
+    from ingot.lifecycle import export as exporting
+
+    entry = entry_of(workspace, wish.name, target=wish.target)
+    subject = f"{entry.image}/{entry.target}"
+    options = workspace.definition.targets[entry.target].options
+    backend = adapters.open_backend(
+        workspace, entry.backend, options=options, directory=workspace.state.runs
+    )
+    endings = exporting.endings(backend)
+    output = wish.output or Path()
+    form = wish.form or exporting.guess_format(output, endings)
+    image = image_of(entry)
+    path = exporting.decide_output(image, format=form, output=output, endings=endings)
+    if wish.dry_run:
+        return Exported(image=entry.image, target=entry.target, format=form, path=path)
+    layer_of(backend, entry)
+    with running(workspace, "export", subject, emit=emit) as run:
+        started = run.clock.monotonic()
+        written = exporting.export(
+            image,
+            format=form,
+            output=path,
+            backend=backend,
+            cancel=cancel,
+            force=wish.force,
+            emit=run.emit,
+            subject=subject,
+        )
+        seconds = Seconds(run.clock.monotonic() - started)
+    return Exported(
+        image=entry.image,
+        target=entry.target,
+        format=form,
+        path=written,
+        bytes=Bytes(written.stat().st_size),
+        seconds=seconds,
+    )
+
+
+def image_of(entry: Entry) -> Image:
+    """The catalog's entry as the image that its backend registered."""
+    return Image(
+        name=entry.image,
+        backend=entry.backend,
+        location=entry.location,
+        ref=entry.ref,
+        digest=entry.digest,
+        key=entry.key,
+        arch=entry.arch,
+        size=entry.size,
+        created=entry.created,
+    )

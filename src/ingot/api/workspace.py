@@ -1,0 +1,280 @@
+"""The workspace: one project, its state folder, and every verb as a method."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ingot.errors import UsageError
+from ingot.model.events import Emit, ignore
+from ingot.model.views import (
+    Begun,
+    Built,
+    Exported,
+    Garbage,
+    Inspected,
+    Listed,
+    Locked,
+    Planned,
+    SeenRun,
+    Valid,
+)
+
+if TYPE_CHECKING:
+    from ingot.definition.load import Loaded
+    from ingot.engine.sweep import Swept
+    from ingot.model.definition import Definition
+    from ingot.model.plan import Plan
+    from ingot.model.units import Bytes, Seconds
+    from ingot.ports import Cancel
+    from ingot.stores.state import State
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of `ingot.yaml`."""
+    from ingot.definition.schema import json_schema
+
+    return json_schema()
+
+
+def begin(folder: Path, *, name: str = "", dry_run: bool = False) -> Begun:
+    """Writes a project that builds as it is into a folder. Raises UsageError where there is a definition already."""
+    from ingot.definition.schema import as_name
+    from ingot.definition.starter import starter
+    from ingot.system.files import write_atomically
+
+    if (folder / "ingot.yaml").exists():
+        raise UsageError(
+            f"{folder / 'ingot.yaml'} is there already", hint="begin in another folder: `ingot init NAME`"
+        )
+    files = starter(name or as_name(folder.absolute().name) or "demo")
+    fresh = {path: text for path, text in files.items() if not (folder / path).exists()}
+    if not dry_run:
+        for path, text in fresh.items():
+            write_atomically(folder / path, text)
+    return Begun(folder=folder, files=tuple(fresh))
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A project with everything that acts on it. Made by `open`; the definition is read when first needed.
+
+    Names are globs, and none mean everything. Methods that take time tell what happens through `emit` and end early
+    with CancelledError once `cancel` says so.
+    """
+
+    project: Path
+    state: State
+    variables: Mapping[str, str] = field(default_factory=dict)
+    var_files: Sequence[Path] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def open(
+        cls,
+        project: Path = Path(),
+        *,
+        variables: Mapping[str, str] | None = None,
+        var_files: Sequence[Path] = (),
+        environment: Mapping[str, str] | None = None,
+        state: Path | None = None,
+    ) -> Workspace:
+        """The project in a folder.
+
+        `variables` and `var_files` are as on the command line; `environment` is where INGOT_VAR_* and INGOT_STATE
+        are looked up, the process's own unless given.
+        """
+        from ingot.stores.state import State, default_root
+
+        known = os.environ if environment is None else environment
+        return cls(
+            project=project,
+            state=State(state or default_root(known)),
+            variables=dict(variables or {}),
+            var_files=tuple(var_files),
+            environment=known,
+        )
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The definition, its secrets and its warnings. Raises DefinitionError with every problem."""
+        from ingot.definition.load import load
+
+        return load(
+            self.project, variables=self.variables, var_files=self.var_files, environment=self.environment
+        )
+
+    @property
+    def definition(self) -> Definition:
+        """What the user wrote, complete."""
+        return self.loaded.definition
+
+    @property
+    def root(self) -> Path:
+        """The project's folder, absolute."""
+        return Path(self.definition.root)
+
+    def image_names(self) -> tuple[str, ...]:
+        """The images of the definition, matrix multiplied out."""
+        return tuple(self.definition.images)
+
+    def validate(self) -> Valid:
+        """That the definition has no mistakes: it loads, and every image can be planned but for its pins."""
+        from ingot.api import planning
+
+        return planning.validate(self)
+
+    def lock(self, *, update: bool = False, dry_run: bool = False, emit: Emit = ignore) -> Locked:
+        """Pins what is not pinned yet; with `update`, everything anew. Raises BackendError where it can't be seen."""
+        from ingot.api import planning
+
+        return planning.lock(self, update=update, dry_run=dry_run, emit=emit)
+
+    def plans(
+        self,
+        names: Sequence[str] = (),
+        *,
+        targets: Sequence[str] = (),
+        locked: bool = False,
+        keep_pins: bool = False,
+        emit: Emit = ignore,
+    ) -> tuple[Plan, ...]:
+        """The plans themselves, parents first. Missing pins are looked up, and written with `keep_pins`;
+        PlanError instead with `locked`."""
+        from ingot.api import planning
+
+        return planning.plans(self, names, targets=targets, locked=locked, keep_pins=keep_pins, emit=emit)
+
+    def plan(
+        self,
+        names: Sequence[str] = (),
+        *,
+        targets: Sequence[str] = (),
+        locked: bool = False,
+        no_cache: bool = False,
+        emit: Emit = ignore,
+    ) -> tuple[Planned, ...]:
+        """What a build would do, layer by layer, and why. Nothing is made, and `ingot.lock` stays as it is."""
+        from ingot.api import planning
+
+        return planning.plan(self, names, targets=targets, locked=locked, no_cache=no_cache, emit=emit)
+
+    def build(
+        self,
+        names: Sequence[str] = (),
+        *,
+        targets: Sequence[str] = (),
+        no_cache: bool = False,
+        check: bool = False,
+        locked: bool = False,
+        emit: Emit = ignore,
+        cancel: Cancel | None = None,
+    ) -> Built:
+        """Builds images and records them; one that fails does not keep others from being tried (`Built.error`)."""
+        from ingot.api import building
+
+        wish = building.Wish(names=names, targets=targets, no_cache=no_cache, check=check, locked=locked)
+        return building.build(self, wish, emit=emit, cancel=cancel or _never())
+
+    def check(
+        self,
+        names: Sequence[str] = (),
+        *,
+        targets: Sequence[str] = (),
+        emit: Emit = ignore,
+        cancel: Cancel | None = None,
+    ) -> Built:
+        """Boots built images and runs their checks; results are recorded by the images' digests."""
+        from ingot.api import checking
+
+        return checking.check(self, names, targets=targets, emit=emit, cancel=cancel or _never())
+
+    def shell(
+        self,
+        name: str,
+        *,
+        target: str = "",
+        command: Sequence[str] = (),
+        emit: Emit = ignore,
+        cancel: Cancel | None = None,
+    ) -> int:
+        """Runs a shell (or a command) in a throw-away copy of an image, on this terminal; returns its exit code."""
+        from ingot.api import using
+
+        return using.shell(self, name, target=target, command=command, emit=emit, cancel=cancel or _never())
+
+    def export(
+        self,
+        name: str,
+        *,
+        form: str = "",
+        output: Path | None = None,
+        target: str = "",
+        force: bool = False,
+        dry_run: bool = False,
+        emit: Emit = ignore,
+        cancel: Cancel | None = None,
+    ) -> Exported:
+        """Writes an image as one flat disk: `qcow2`, `raw`, `vhd`, `vmdk` or `gce`; the format of `output`'s ending
+        unless given. Raises RefusedError for a file that is there, without `force`."""
+        from ingot.api import using
+
+        wish = using.ExportWish(
+            name=name, form=form, output=output, target=target, force=force, dry_run=dry_run
+        )
+        return using.export(self, wish, emit=emit, cancel=cancel or _never())
+
+    def list(
+        self, names: Sequence[str] = (), *, targets: Sequence[str] = (), everything: bool = False
+    ) -> tuple[Listed, ...]:
+        """The newest version of each built image of this project; with `everything`, all versions."""
+        from ingot.api import looking
+
+        return looking.listed(self, names, targets=targets, everything=everything)
+
+    def inspect(self, name: str, *, target: str = "") -> Inspected:
+        """All that is known of an image: `node`, or `node@3`. Raises NotFoundError, telling what there is."""
+        from ingot.api import looking
+
+        return looking.inspect(self, name, target=target)
+
+    def runs(self) -> tuple[SeenRun, ...]:
+        """All runs in the state folder, the newest first."""
+        from ingot.api import looking
+
+        return looking.runs(self.state.runs)
+
+    def run(self, name: str = "") -> SeenRun:
+        """The run of this id, or that begins so; the newest without. Raises NotFoundError."""
+        from ingot.api import looking
+
+        return looking.run(self.state.runs, name)
+
+    def gc(
+        self,
+        *,
+        max_size: Bytes | None = None,
+        older_than: Seconds | None = None,
+        dry_run: bool = False,
+        emit: Emit = ignore,
+    ) -> Garbage:
+        """Removes layers that nothing needs: of the newest images never one. `max_size` caps what all layers take."""
+        from ingot.api import keeping
+
+        return keeping.garbage(self, max_size=max_size, older_than=older_than, dry_run=dry_run, emit=emit)
+
+    def sweep(self, names: Sequence[str] = (), *, dry_run: bool = False, emit: Emit = ignore) -> Swept:
+        """Removes what dead runs left: all of them, or those named. Raises RefusedError for one that is alive."""
+        from ingot.api import keeping
+
+        return keeping.sweep(self, names, dry_run=dry_run, emit=emit)
+
+
+def _never() -> Cancel:
+    from ingot.system.waits import Flag
+
+    return Flag()
