@@ -39,7 +39,10 @@ def fetch(url: str, *, timeout: Seconds = PATIENCE) -> bytes:
             raise NotFoundError(f"there is no {url}", hint=hint) from error
         if scheme == "file":
             raise BackendError(f"{url} cannot be read: {error.reason}", hint=hint) from error
-        raise TransientError(f"{host} is not reachable: {error.reason}", hint=hint, url=url) from error
+        reason = str(error.reason)
+        raise TransientError(
+            f"{host} is not reachable: {reason}", hint=hint, url=url, reason=reason
+        ) from error
     except (OSError, http.client.HTTPException) as error:
         raise TransientError(
             f"{host} broke off: {error or type(error).__name__}", hint=hint, url=url

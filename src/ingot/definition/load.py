@@ -144,6 +144,11 @@ def _ordered(problems: Sequence[Problem]) -> tuple[Problem, ...]:
     files = list(dict.fromkeys(found.file for found in unique))
     ordered = sorted(unique, key=lambda found: (files.index(found.file), found.line, found.column))
     if len(ordered) > _MOST_TOLD:
-        rest = Problem(message=f"and {len(ordered) - _MOST_TOLD} problems more", file=ordered[0].file)
+        rest = Problem(
+            message=f"and {len(ordered) - _MOST_TOLD} problems more",
+            hint="mend these first",
+            line=1,
+            file=ordered[0].file,
+        )
         return (*ordered[:_MOST_TOLD], rest)
     return tuple(ordered)

@@ -76,7 +76,7 @@ def write(root: Path, lock: Lock) -> bool:
 def text_of(lock: Lock) -> str:
     """The lock as its file has it: sorted, a line for each pin."""
     value: dict[str, Any] = {"format": FORMAT, "bases": [], "requirements": []}
-    for pin in sorted(lock.bases, key=lambda pin: (pin.base, pin.arch, pin.source)):
+    for pin in sorted(lock.bases, key=_key):
         entry: dict[str, Any] = {"base": pin.base, "arch": pin.arch, "source": pin.source}
         entry |= {"pins": dict(sorted(pin.pins.items())), "seen": dict(sorted(pin.seen.items()))}
         value["bases"].append({key: item for key, item in entry.items() if item})
@@ -131,7 +131,8 @@ def resolve(
         if _identity(one) not in pinned:
             pinned[_identity(one)] = _pin(one, root, fetch)
     others = () if images is None else tuple(pin for pin in lock.bases if _key(pin) not in pinned)
-    return Lock(bases=(*others, *pinned.values()), requirements=read_requirements(root))
+    bases = tuple(sorted((*others, *pinned.values()), key=_key))
+    return Lock(bases=bases, requirements=read_requirements(root))
 
 
 def source_text(source: BaseSource) -> str:
@@ -184,7 +185,9 @@ def _release(source: DebootstrapBase, suite: str, address: str, fetch: Fetch) ->
         raise NotFoundError(f"the mirror {address} has no suite {suite}", hint=hint, url=url) from error
     except TransientError as error:
         hint = error.hint or "try again, or set the base's `mirror`"
-        raise TransientError(f"the mirror {address} is not reachable: {error}", hint=hint, url=url) from error
+        raise TransientError(
+            f"the mirror {address} is not reachable: {error.facts.get('reason', error)}", hint=hint, url=url
+        ) from error
 
 
 def indexes_digest(release: bytes, components: Sequence[str], arch: str, *, suite: str) -> str:

@@ -111,7 +111,7 @@ def _problem(model: type[BaseModel], node: Node, where: Path, error: Any, path: 
     place = place_at(node, where)
     if kind == "extra_forbidden":
         around = f" in `{where[-2]}`" if len(where) > 1 and isinstance(where[-2], str) else ""
-        hint = did_you_mean(str(where[-1]), _known(model, node, where))
+        hint = did_you_mean(str(where[-1]), _known(model, node, where)) or "remove it"
         message = f"there is no key `{where[-1]}`{around}"
         return problem(message, key_place(node, where), path=(*path, *where), hint=hint)
     if kind == "missing":

@@ -32,7 +32,7 @@ KINDS = ("packages", "roles", "playbook", "script", "files")
 def check_name(text: str) -> str:
     """A name as Ingot, file systems and clouds all take it."""
     if not re.fullmatch(_NAME, text) or len(text) > 63:
-        hint = f"for example `{suggestion}`" if (suggestion := as_name(text)) else ""
+        hint = f"for example `{suggestion}`" if (suggestion := as_name(text)) else "such as `node`"
         raise Bad(
             f"{text[:60]!r} is not a name: lowercase letters, digits, `-` and `.`, at most 63", hint=hint
         )
