@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from ingot.api.workspace import Workspace
     from ingot.engine.journal import Place
     from ingot.engine.run import Run
-    from ingot.ports import Backend
-    from ingot.provision.apply import Provisioners
+    from ingot.ports import Backend, Inventory, Provisioner
     from ingot.system.tree import FileTree
 
 
@@ -65,11 +64,18 @@ def project_tree(workspace: Workspace) -> FileTree:
     )
 
 
-def provisioners(workspace: Workspace, run: Run) -> Provisioners:
+def provisioner(workspace: Workspace, run: Run) -> Provisioner:
     """What applies steps in this run."""
     from ingot.provision.apply import Provisioners
 
     return Provisioners(root=workspace.root, directory=run.directory, secrets=workspace.loaded.secrets)
+
+
+def inventory() -> Inventory:
+    """What reads packages, release and kernel from a machine."""
+    from ingot.provision.inventory import MachineInventory
+
+    return MachineInventory()
 
 
 def ansible_version() -> str:

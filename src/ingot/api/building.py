@@ -132,7 +132,6 @@ class Batch:
 
     def _made(self, plan: Plan) -> Outcome:
         from ingot.engine.build import build as make
-        from ingot.provision.inventory import MachineInventory
 
         workspace, run = self.workspace, self.run
         backend = adapters.open_backend(
@@ -142,8 +141,8 @@ class Batch:
             plan,
             run=run,
             backend=backend,
-            provisioner=adapters.provisioners(workspace, run),
-            inventory=MachineInventory(),
+            provisioner=adapters.provisioner(workspace, run),
+            inventory=adapters.inventory(),
             secrets=workspace.loaded.secrets,
             emit=run.emit,
             cancel=self.cancel,
@@ -167,17 +166,10 @@ class Batch:
         )
         if not self.wish.check:
             return outcome
-        from ingot.api.checking import checked
+        from ingot.api.checking import Checker
 
-        return checked(
-            outcome,
-            plan=plan,
-            backend=backend,
-            workspace=workspace,
-            run=run,
-            catalog=self.catalog,
-            cancel=self.cancel,
-        )
+        checker = Checker(workspace=workspace, run=run, catalog=self.catalog, cancel=self.cancel)
+        return checker.checked(outcome, image=built.image, backend=backend, options=plan.options)
 
 
 def write_packer_manifest(outcomes: Sequence[Outcome], *, folder: Path, run: Run) -> None:

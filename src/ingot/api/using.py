@@ -114,9 +114,7 @@ def export(workspace: Workspace, wish: ExportWish, *, emit: Emit, cancel: Cancel
     entry = entry_of(workspace, wish.name, target=wish.target)
     subject = f"{entry.image}/{entry.target}"
     options = workspace.definition.targets[entry.target].options
-    backend = adapters.open_backend(
-        workspace, entry.backend, options=options, directory=workspace.state.runs
-    )
+    backend = adapters.open_backend(workspace, entry.backend, options=options, directory=workspace.state.runs)
     endings = exporting.endings(backend)
     output = wish.output or Path()
     form = wish.form or exporting.guess_format(output, endings)

@@ -43,7 +43,7 @@ def schema() -> dict[str, Any]:
 
 def begin(folder: Path, *, name: str = "", dry_run: bool = False) -> Begun:
     """Writes a project that builds as it is into a folder. Raises UsageError where there is a definition already."""
-    from ingot.definition.schema import as_name
+    from ingot.definition.fields import as_name
     from ingot.definition.starter import starter
     from ingot.system.files import write_atomically
 
