@@ -192,16 +192,11 @@ def _read_image(
 ) -> None:
     """Reads one variant; without one (its `from` is wrong) the image is only looked through for problems."""
     path: Path = ("images", name)
-    if variant:
-        inner = scope.with_values(variant.values)
-    else:
-        inner = replace(
-            scope,
-            broken={*scope.broken, *axes},
-            values={k: v for k, v in scope.values.items() if k not in axes},
-        )
+    inner = scope.with_values(variant.values) if variant else _without(scope, axes)
     filling = Interpolation(
-        scope=inner, problems=problems, secrets_allowed=lambda at: bool(_SECRETS.fullmatch(path_text(at)))
+        scope=inner,
+        problems=problems,
+        secrets_allowed=_may_hold_secret,
     )
     filled = filling.apply(node, path)
     assert isinstance(filled, Table)
@@ -227,6 +222,16 @@ def _read_image(
         )
     made.written[variant.name] = Origin(node=filled, path=path)
     made.images[variant.name] = _image(model, variant, node, steps)
+
+
+def _may_hold_secret(at: Path) -> bool:
+    return bool(_SECRETS.fullmatch(path_text(at)))
+
+
+def _without(scope: Scope, axes: Mapping[str, Any]) -> Scope:
+    """The scope of an image whose matrix values are not known: what refers to them is not looked at."""
+    values = {key: value for key, value in scope.values.items() if key not in axes}
+    return replace(scope, broken={*scope.broken, *axes}, values=values)
 
 
 def _image(model: ImageModel, variant: Variant, node: Table, steps: tuple[Step, ...]) -> ImageDefinition:

@@ -6,153 +6,36 @@ Everything a user can write is described here once; editors show these descripti
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    RootModel,
-    Tag,
-    model_validator,
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, model_validator
+
+from ingot.definition.fields import (
+    Checksum,
+    Component,
+    Destination,
+    Duration,
+    EnvName,
+    Group,
+    Mirror,
+    Mode,
+    Name,
+    Owner,
+    Package,
+    ProjectPath,
+    RoleName,
+    Size,
+    Suite,
+    VariableName,
+    Word,
+    by_type,
+    check_project_path,
+    shape,
 )
-
 from ingot.definition.messages import Bad
-from ingot.model.units import parse_bytes, parse_seconds
 
-_NAME = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
 KINDS = ("packages", "roles", "playbook", "script", "files")
 """What a step can do; the key that says it."""
-
-
-def check_name(text: str) -> str:
-    """A name as Ingot, file systems and clouds all take it."""
-    if not re.fullmatch(_NAME, text) or len(text) > 63:
-        hint = f"for example `{suggestion}`" if (suggestion := as_name(text)) else "such as `node`"
-        raise Bad(
-            f"{text[:60]!r} is not a name: lowercase letters, digits, `-` and `.`, at most 63", hint=hint
-        )
-    return text
-
-
-def as_name(text: str) -> str:
-    """The nearest name to a text, or ""."""
-    return re.sub(r"[^a-z0-9.-]+", "-", text.lower()).strip("-.")[:63].strip("-.")
-
-
-def _matches(pattern: str, what: str, hint: str = "") -> AfterValidator:
-    compiled = re.compile(pattern)
-
-    def check(text: str) -> str:
-        if not compiled.fullmatch(text):
-            raise Bad(f"{text[:60]!r} is not {what}", hint=hint)
-        return text
-
-    return AfterValidator(check)
-
-
-def _size(text: str) -> str:
-    try:
-        value = parse_bytes(text)
-    except OverflowError:
-        raise Bad(f"{text[:20]}… is too large for a disk", hint="at most `64 TiB`") from None
-    if not 2**30 <= value <= 64 * 2**40:
-        raise Bad(f"{text} is no size for a disk", hint="from `1 GiB` to `64 TiB`")
-    if value % 2**20:
-        raise Bad(f"{text} is not a whole number of MiB", hint="such as `8 GiB`")
-    return text
-
-
-def _duration(text: str) -> str:
-    value = parse_seconds(text)
-    if not 0 < value <= 366 * 86400:
-        raise Bad(f"{text[:40]} is no time to wait for", hint="such as `10m`; at most `366d`")
-    return text
-
-
-def _project_path(text: str) -> str:
-    if not text or text.startswith(("/", "~")):
-        raise Bad(
-            f"{text!r} is not a path in the project", hint="paths are relative to the folder of `ingot.yaml`"
-        )
-    return text
-
-
-def _destination(text: str) -> str:
-    if not text.startswith("/") or ".." in text.split("/") or text.strip("/") == "" or "\n" in text:
-        raise Bad(f"{text[:60]!r} is not an absolute path", hint="such as `/etc/motd`")
-    return text
-
-
-def _checksum(text: str) -> str:
-    plain = text.removeprefix("sha256:").lower()
-    if not re.fullmatch("[0-9a-f]{64}", plain):
-        raise Bad(
-            f"{text[:70]!r} is not a SHA-256 checksum",
-            hint="64 hexadecimal digits, as `sha256sum` prints them",
-        )
-    return plain
-
-
-def _with_unit(example: str) -> BeforeValidator:
-    def check(value: Any) -> Any:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            raise Bad(f"{value} needs a unit", hint=f"such as `{example}`")
-        return value
-
-    return BeforeValidator(check)
-
-
-Name = Annotated[str, AfterValidator(check_name)]
-Size = Annotated[str, _with_unit("8 GiB"), AfterValidator(_size)]
-Duration = Annotated[str, _with_unit("10m"), AfterValidator(_duration)]
-ProjectPath = Annotated[str, AfterValidator(_project_path)]
-Package = Annotated[
-    str, _matches(r"@?[A-Za-z0-9][^\s=,;|&<>]*(=[^\s=]+)?", "a package", "`name` or `name=version`")
-]
-Component = Annotated[
-    str, _matches(r"[a-z][a-z0-9/-]*", "a component", "such as `main` or `non-free-firmware`")
-]
-Suite = Annotated[str, _matches(r"[a-z][a-z0-9.-]*", "a suite", "such as `bookworm`")]
-Mirror = Annotated[
-    str,
-    _matches(
-        r"(https?|file)://[^\s]+", "the address of an archive", "such as `http://deb.debian.org/debian`"
-    ),
-]
-RoleName = Annotated[
-    str, _matches(r"[A-Za-z0-9_./-]+", "a role's name", "such as `common` or `ingot.cluster.slurm`")
-]
-Group = Annotated[str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "an inventory group", "letters, digits and `_`")]
-Word = Annotated[str, _matches(r"[^\s,]+", "a tag", "without spaces and commas")]
-Owner = Annotated[str, _matches(r"[a-z_][a-z0-9_-]*\$?|[0-9]+", "a user or a group", "such as `root`")]
-Mode = Annotated[str, _matches(r"[0-7]{3,4}", "a mode", 'octal digits in quotes, such as "0644"')]
-VariableName = Annotated[
-    str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "a variable's name", "letters, digits and `_`")
-]
-EnvName = Annotated[
-    str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable", "letters, digits and `_`")
-]
-
-
-def _by_type(asked: str, hint: str, /, **tags: type) -> Discriminator:
-    """Chooses a union's member by the YAML type alone, so that messages speak of one shape."""
-
-    def choose(value: Any) -> str | None:
-        return next((f"<{tag}>" for tag, kind in tags.items() if isinstance(value, kind)), None)
-
-    return _shape(choose, asked, hint)
-
-
-def _shape(choose: Callable[[Any], str | None], asked: str, hint: str) -> Discriminator:
-    context: dict[str, str | int | float] = {"asked": asked, "hint": hint}
-    return Discriminator(
-        choose, custom_error_type="shape", custom_error_message="{asked}", custom_error_context=context
-    )
 
 
 class _Model(BaseModel):
@@ -216,9 +99,7 @@ class DiskImageModel(_Model):
     """A base that is a cloud image, qcow2 or raw."""
 
     image: str = Field(description="A URL, or a path in the project.")
-    sha256: Annotated[str, AfterValidator(_checksum)] = Field(
-        default="", description="The file's SHA-256; required for a URL."
-    )
+    sha256: Checksum = Field(default="", description="The file's SHA-256; required for a URL.")
 
     @model_validator(mode="after")
     def _known_bytes(self) -> DiskImageModel:
@@ -232,7 +113,7 @@ class DiskImageModel(_Model):
                     "an image by URL needs its `sha256`", hint="publishers print it in a SHA256SUMS file"
                 )
         else:
-            _project_path(self.image)
+            check_project_path(self.image)
         return self
 
 
@@ -246,7 +127,7 @@ class LocalBaseModel(
     RootModel[
         Annotated[
             Annotated[DebootstrapModel, Tag("<debootstrap>")] | Annotated[DiskImageModel, Tag("<image>")],
-            _shape(_base_kind, "`debootstrap` or `image`", "such as `{debootstrap: bookworm}`; not both"),
+            shape(_base_kind, "`debootstrap` or `image`", "such as `{debootstrap: bookworm}`; not both"),
         ]
     ]
 ):
@@ -256,9 +137,7 @@ class LocalBaseModel(
 class _Step(_Model):
     when: Annotated[
         Annotated[bool, Tag("<bool>")] | Annotated[str, Tag("<text>")],
-        _by_type(
-            "true, false or an expression", "such as `workload_manager == 'slurm'`", bool=bool, text=str
-        ),
+        by_type("true, false or an expression", "such as `workload_manager == 'slurm'`", bool=bool, text=str),
     ] = Field(
         default=True,
         description="The step is left out unless this is true: a boolean, or a Jinja2 expression over variables and matrix values.",
@@ -311,7 +190,7 @@ class PackagesModel(_Step):
 
     packages: Annotated[
         Annotated[list[Package], Field(min_length=1), Tag("<list>")] | Annotated[PackagesBody, Tag("<map>")],
-        _by_type("a list or a map", "such as [htop, tmux]", list=list, map=dict),
+        by_type("a list or a map", "such as [htop, tmux]", list=list, map=dict),
     ] = Field(description="Packages to install, or `{install: […], remove: […], recommends: true}`.")
 
 
@@ -353,7 +232,7 @@ class ScriptModel(_Step):
 
     script: Annotated[
         Annotated[ProjectPath, Tag("<text>")] | Annotated[ScriptBody, Tag("<map>")],
-        _by_type("a path or a map", "such as `setup.sh` or {inline: …}", text=str, map=dict),
+        by_type("a path or a map", "such as `setup.sh` or {inline: …}", text=str, map=dict),
     ] = Field(description="A path in the project, or `{path: …}` or `{inline: …}` with `args` and `env`.")
 
 
@@ -362,9 +241,7 @@ class FileBody(_Model):
 
     src: ProjectPath | None = Field(default=None, description="A file or a folder of the project.")
     text: str | None = Field(default=None, description="The file's content, instead of `src`.")
-    dest: Annotated[str, AfterValidator(_destination)] = Field(
-        description="The absolute path on the machine."
-    )
+    dest: Destination = Field(description="The absolute path on the machine.")
     mode: Mode | None = Field(
         default=None, description='Octal digits in quotes: "0644"; the source\'s own where nothing is said.'
     )
@@ -383,7 +260,7 @@ class FilesModel(_Step):
 
     files: Annotated[
         Annotated[list[FileBody], Field(min_length=1), Tag("<list>")] | Annotated[FileBody, Tag("<map>")],
-        _by_type("a map or a list", "such as {src: motd, dest: /etc/motd}", list=list, map=dict),
+        by_type("a map or a list", "such as {src: motd, dest: /etc/motd}", list=list, map=dict),
     ] = Field(description="`{src: …, dest: …}` or `{text: …, dest: …}`, or a list of such.")
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from ingot.definition.fields import check_name
 from ingot.definition.messages import Bad
-from ingot.definition.schema import check_name, json_schema
+from ingot.definition.schema import json_schema
 from ingot.errors import UsageError
 
 _DEFINITION = """\

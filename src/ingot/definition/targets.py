@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ingot.definition.fields import check_name
 from ingot.definition.messages import Bad, validate
 from ingot.definition.nodes import Node, Scalar, Table, plain, problem
-from ingot.definition.schema import DebootstrapModel, LocalBaseModel, TargetModel, check_name
+from ingot.definition.schema import DebootstrapModel, LocalBaseModel, TargetModel
 from ingot.definition.suggest import did_you_mean
 from ingot.errors import Problem
 from ingot.model.definition import BaseDefinition, BaseSource, DebootstrapBase, DiskImageBase, Target
@@ -42,37 +43,23 @@ def read_places(targets: Table, bases: Table, *, problems: list[Problem]) -> Pla
         if (target := _target(name, node, targets.keys[name], problems))
     }
     backends = {target.backend for target in made.values()} | set(BACKENDS)
+    known = backends | set(targets.entries)
     sources: dict[str, BaseDefinition] = {}
     nodes: dict[tuple[str, str], Node] = {}
     for name, node in bases.entries.items():
-        if not usable_name(name, bases.keys[name], ("bases", name), problems):
+        place, path = bases.keys[name], ("bases", name)
+        if not usable_name(name, place, path, problems):
             continue
         if not isinstance(node, Table) or not node.entries:
             hint = "such as `local: {debootstrap: bookworm}`"
             problems.append(
-                problem(
-                    "a base says what it is on each target or backend",
-                    bases.keys[name],
-                    path=("bases", name),
-                    hint=hint,
-                )
+                problem("a base says what it is on each target or backend", place, path=path, hint=hint)
             )
             continue
         nodes.update({(name, key): item for key, item in node.entries.items()})
+        _refuse_unknown(node, known, path, problems)
         kinds = {key: made[key].backend if key in made else key for key in node.entries}
-        known = backends | set(targets.entries)
-        for key in node.entries:
-            if key not in known:
-                hint = did_you_mean(key, known)
-                problems.append(
-                    problem(
-                        f"`{key}` is neither a target nor a backend",
-                        node.keys[key],
-                        path=("bases", name, key),
-                        hint=hint,
-                    )
-                )
-        sources[name] = _base(name, node, kinds, bases.keys[name], problems)
+        sources[name] = _base(name, node, kinds, place, problems)
     return Places(
         targets=made,
         bases=sources,
@@ -80,6 +67,13 @@ def read_places(targets: Table, bases: Table, *, problems: list[Problem]) -> Pla
         base_names=frozenset(bases.entries),
         nodes=nodes,
     )
+
+
+def _refuse_unknown(node: Table, known: set[str], path: tuple[str, ...], problems: list[Problem]) -> None:
+    for key, place in node.keys.items():
+        if key not in known:
+            message, hint = f"`{key}` is neither a target nor a backend", did_you_mean(key, known)
+            problems.append(problem(message, place, path=(*path, key), hint=hint))
 
 
 def usable_name(name: str, place: Place, path: tuple[str, ...], problems: list[Problem]) -> bool:
