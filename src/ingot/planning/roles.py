@@ -29,6 +29,7 @@ _HOSTS = frozenset({"default", "localhost"})  # what a machine is called while i
 _VARS = re.compile(r"(^|/)(group|host)_vars/")
 _WORD = re.compile(r"[\w.-]+")
 _REQUIREMENTS = ("requirements.yml", "roles/requirements.yml", "collections/requirements.yml")
+_OURS = frozenset({"ingot.yaml", "ingot.yml"})  # a definition counts by its steps
 _YAML = (".yml", ".yaml", ".json")
 _PARSED = frozenset({"tasks", "handlers", "defaults", "vars", "meta"})
 _READ = frozenset({"tasks", "handlers"})
@@ -303,12 +304,14 @@ class Closure:
         if reference.kind == "file" and not folder:
             return  # the `files` and `templates` folders, which count whole anyway
         for place in self._places(reference.kind, folder, context):
-            if context.role and (place + "/").startswith(context.role.folder + "/"):
-                continue  # counts whole already
+            if context.role and (
+                (place + "/").startswith(context.role.folder + "/") or place == self.playbook_dir
+            ):
+                continue  # counts whole already; and what lies beside the playbook is no role's to include
             for path in self._search.files(place, deep=bool(folder)):
                 if reference.kind == "file":
                     self.add_file(path)
-                elif path.endswith(_YAML):
+                elif path.endswith(_YAML) and path not in _OURS:
                     self._add_yaml(path, context if reference.kind != "vars" else None)
 
     def _places(self, kind: str, text: str, context: _Context) -> Iterator[str]:
