@@ -136,10 +136,11 @@ def test_whatever_is_asked_no_layer_loses_its_parent_and_what_is_protected_stays
         assert children <= gone
         gone.add(drop.ref.ref)
     stays = {f"l{n}" for n in (leased | newest)} & tree.keys()
-    for name in list(stays):
-        while parent := tree[name]:
+    for below in list(stays):
+        parent = tree[below]
+        while parent:
             stays.add(parent)
-            name = parent
+            parent = tree[parent]
     assert gone == tree.keys() - stays
 
 
