@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from types import TracebackType
 
 from ingot.engine.trace import point
@@ -25,10 +26,10 @@ class Bench:
         self.emit = emit
         self.cancel = cancel
         self.labels: Mapping[str, str] = {
-            "ingot:project": plan.project,
-            "ingot:image": plan.image,
-            "ingot:target": plan.target,
-            "ingot:run": run,
+            "project": plan.project,
+            "image": plan.image,
+            "target": plan.target,
+            "run": run,
         }
         self._held = held
         self._ref = ""
@@ -37,7 +38,8 @@ class Bench:
     def make_base(self, *, fresh: bool) -> LayerRef:
         """The plan's base."""
         point("before base")
-        made = self.hosts.base(self.plan.base, self._held, emit=self.emit, cancel=self.cancel, fresh=fresh)
+        make = partial(self.hosts.base, self.plan.base, self._held, emit=self.emit, cancel=self.cancel)
+        made = make(fresh=True) if fresh else make()
         point("after base")
         return made
 
@@ -61,7 +63,7 @@ class Bench:
         self._top = self.hosts.freeze(
             machine,
             layer.key,
-            labels={**self.labels, "ingot:layer": layer.name},
+            labels={**self.labels, "layer": layer.name},
             scanned=layer.seals,
             sealed=layer.seals,
             cancel=self.cancel,
