@@ -1,12 +1,13 @@
 """What the checks share. They are plain pytest-testinfra: `host` is the machine that booted from the image."""
 
+import os
 import time
 from collections.abc import Callable
 
 import pytest
 from testinfra.host import Host
 
-DEADLINE = 90.0
+DEADLINE = float(os.environ.get("CHECK_DEADLINE", "90"))
 """Seconds that a service may take after boot. An emulated machine is slow."""
 
 Eventually = Callable[..., str]
