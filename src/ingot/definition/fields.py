@@ -30,10 +30,8 @@ def as_name(text: str) -> str:
 
 
 def _matches(pattern: str, what: str, hint: str = "") -> AfterValidator:
-    compiled = re.compile(pattern)
-
     def check(text: str) -> str:
-        if not compiled.fullmatch(text):
+        if not re.fullmatch(pattern, text):  # compiled at first use: most patterns are never needed
             raise Bad(f"{text[:60]!r} is not {what}", hint=hint)
         return text
 

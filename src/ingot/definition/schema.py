@@ -39,7 +39,7 @@ KINDS = ("packages", "roles", "playbook", "script", "files")
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, defer_build=True)
 
 
 class VariableModel(_Model):
@@ -67,7 +67,7 @@ class VariableModel(_Model):
 class TargetModel(_Model):
     """One place to build for. Further keys are the backend's own options."""
 
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    model_config = ConfigDict(extra="allow", strict=True, defer_build=True)
     backend: Name = Field(description="`local`, or a cloud: `aws`, `azure`, `gcp`, `openstack`.")
     arch: Literal["x86_64", "aarch64"] = Field(default="x86_64", description="The machine's architecture.")
     disk: Size = Field(default="8 GiB", description="The disk's size, such as `8 GiB`.")

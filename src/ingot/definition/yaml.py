@@ -38,7 +38,7 @@ _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?[0-9]+\.[0-9]*")
 _TRUE = frozenset({"yes", "true", "on"})
 _MERGE = "tag:yaml.org,2002:merge"
-_REFUSED = re.compile("[\x00\ud800-\udfff\ue000\ue001]")
+_REFUSED = ("\x00", "\ue000", "\ue001")
 
 Parsed = tuple[Node | None, list[Problem]]
 
@@ -117,7 +117,7 @@ def unusable(value: Any) -> str:
     if isinstance(value, str):
         return (
             "a text holds a character that cannot be used (NUL, U+E000 or U+E001)"
-            if _REFUSED.search(value)
+            if _refused_at(value) >= 0
             else ""
         )
     if isinstance(value, float) and not math.isfinite(value):
@@ -271,11 +271,11 @@ class _Composer:
         place, raw = self._place(event), event.value
         if event.tag and event.tag != "tag:yaml.org,2002:str":
             self._tag(event)
-        if _REFUSED.search(raw):
+        if _refused_at(raw) >= 0:
             self._tell(
                 "the text holds a character that cannot be used (NUL, U+E000 or U+E001)", event, "remove it"
             )
-            raw = _REFUSED.sub("", raw)
+            return Scalar(value=raw, raw=raw, hollow=True, place=place)
         if event.style or not event.implicit[0] or event.tag:
             return Scalar(value=raw, raw=raw, place=place)
         value, wrong = read_plain(raw)
@@ -333,11 +333,21 @@ def read_plain(raw: str) -> tuple[Value, str]:
 
 
 def _refused_characters(text: str, file: str) -> list[Problem]:
-    found = _REFUSED.search(text)
-    if not found:
+    index = _refused_at(text)
+    if index < 0:
         return []
-    place = _place_of(text, found.start(), file)
-    return [problem(f"the character U+{ord(found[0]):04X} cannot be used", place, hint="remove it")]
+    message = f"the character U+{ord(text[index]):04X} cannot be used"
+    return [problem(message, _place_of(text, index, file), hint="remove it")]
+
+
+def _refused_at(text: str) -> int:
+    """Where the first character stands that a definition may not hold, a lone surrogate too; -1 for none."""
+    found = [index for mark in _REFUSED if (index := text.find(mark)) >= 0]
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        found.append(error.start)
+    return min(found, default=-1)
 
 
 def _place_of(text: str, index: int, file: str) -> Place:

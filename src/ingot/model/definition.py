@@ -60,12 +60,12 @@ class DebootstrapBase:
     def archives(self) -> tuple[tuple[str, str], ...]:
         """(suite, address) of each archive that apt reads: the suite, its updates, its security updates.
 
-        Debian's rolling suites have neither updates nor security updates of their own.
+        Debian's rolling suites have neither, and where `security` is "" the archive is one that has only the suite.
         """
-        if self.suite in ("sid", "unstable", "experimental", "testing"):
+        if not self.security or self.suite in ("sid", "unstable", "experimental", "rc-buggy"):
             return ((self.suite, self.mirror),)
-        security = ((f"{self.suite}-security", self.security),) if self.security else ()
-        return ((self.suite, self.mirror), (f"{self.suite}-updates", self.mirror), *security)
+        updates, security = f"{self.suite}-updates", f"{self.suite}-security"
+        return ((self.suite, self.mirror), (updates, self.mirror), (security, self.security))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
