@@ -28,7 +28,10 @@ from ingot.ports import Tree
 _HOSTS = frozenset({"default", "localhost"})  # what a machine is called while it is built
 _VARS = re.compile(r"(^|/)(group|host)_vars/")
 _WORD = re.compile(r"[\w.-]+")
-_REQUIREMENTS = ("requirements.yml", "roles/requirements.yml", "collections/requirements.yml")
+_REQUIREMENTS = (
+    *("requirements.yml", "requirements.yaml"),
+    *("roles/requirements.yml", "collections/requirements.yml"),
+)
 _OURS = frozenset({"ingot.yaml", "ingot.yml"})  # a definition counts by its steps
 _YAML = (".yml", ".yaml", ".json")
 _PARSED = frozenset({"tasks", "handlers", "defaults", "vars", "meta"})
@@ -344,7 +347,7 @@ class Closure:
         if not folder:
             return
         if not self.add_file(f"{folder}/MANIFEST.json", name=f"collection/{name}/MANIFEST.json"):
-            for path in self._search.files(f"{folder}/plugins"):
+            for path in (f"{folder}/meta/runtime.yml", *self._search.files(f"{folder}/plugins")):
                 if "__pycache__" not in path:
                     self.add_file(path, name=f"collection/{name}/{path[len(folder) + 1 :]}")
 
