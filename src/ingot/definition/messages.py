@@ -150,7 +150,8 @@ def _say(kind: str, here: Node | None, error: Any) -> tuple[str, str]:
         case "union_tag_not_found" | "union_tag_invalid":
             return _no_step(here, given)
         case "shape":
-            return f"{context['asked']} is asked for, not {given}", context["hint"]
+            instead = "" if isinstance(here, Table) else f", not {given}"
+            return f"{context['asked']} is asked for{instead}", context["hint"]
         case _:
             return str(error["msg"]), "see the reference for what can stand here"
 

@@ -127,7 +127,7 @@ class LocalBaseModel(
     RootModel[
         Annotated[
             Annotated[DebootstrapModel, Tag("<debootstrap>")] | Annotated[DiskImageModel, Tag("<image>")],
-            shape(_base_kind, "`debootstrap` or `image`", "such as `{debootstrap: bookworm}`; not both"),
+            shape(_base_kind, "either `debootstrap` or `image`", "such as `{debootstrap: bookworm}`"),
         ]
     ]
 ):

@@ -20,7 +20,8 @@ BACKENDS = ("local", "aws", "azure", "gcp", "openstack", "memory")
 """Backends that a base may speak of before any target does."""
 _ON_DISK = ("local", "memory")
 """Backends whose bases are made or read here: their shape is known."""
-_LOCAL_OPTIONS = ("location", "machine", "memory", "cpus")
+_LOCAL_OPTIONS: tuple[str, ...] = ()
+"""Options of the local backend's targets: none yet, so that any further key is a slip of the pen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
