@@ -34,6 +34,12 @@ class Row:
         return self.limit is not None and self.value > self.limit and not self.excused
 
 
+def surroundings(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of what is measured: this one, but with Python's bytecode kept, as users have it."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, **(extra or {})}
+
+
 def command(
     argv: Sequence[str], *, environment: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> float:
@@ -41,7 +47,7 @@ def command(
     started = time.monotonic()
     done = subprocess.run(
         list(argv),
-        env={**os.environ, **(environment or {})},
+        env=surroundings(environment),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -9,7 +9,7 @@ import time
 
 import psutil
 
-from bench.measure import CACHE, INGOT, Row
+from bench.measure import CACHE, INGOT, Row, surroundings
 
 LIMIT = 300.0
 
@@ -51,7 +51,7 @@ def peak(words: list[str], folder: os.PathLike[str]) -> float:
 
     Proportional shares (PSS) are summed, so that a page shared by forks counts once.
     """
-    environment = {**os.environ, "INGOT_STATE": str(CACHE / "state"), "CI": "1"}
+    environment = surroundings({"INGOT_STATE": str(CACHE / "state"), "CI": "1"})
     process = subprocess.Popen([INGOT, *words, "-C", folder], env=environment, stdin=subprocess.DEVNULL)
     root = psutil.Process(process.pid)
     highest = 0.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.measure import CACHE, HERE, INGOT, command
+from bench.measure import CACHE, HERE, INGOT, command, surroundings
 
 IMAGE = "slurm-node"
 
@@ -37,7 +36,7 @@ class Project:
         """What the verb prints as JSON."""
         done = subprocess.run(
             [INGOT, *words, "--json", "-C", str(self.folder)],
-            env={**os.environ, **self.environment},
+            env=surroundings(self.environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             check=True,
