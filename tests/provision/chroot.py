@@ -40,7 +40,9 @@ chmod 755 usr/sbin/policy-rc.d
 chmod 700 root/.ssh
 cp {key}.pub root/.ssh/authorized_keys
 touch run/ready
-exec sleep infinity
+# Ansible takes process 1's name for the service manager's, unless it is `init` or a shell's.
+ln -s /usr/bin/sleep {work}/init
+exec {work}/init infinity
 """
 
 
@@ -59,7 +61,11 @@ def chroot_machine(base: Path, folder: Path, *, network: bool = False) -> Iterat
     sockets.mkdir()
     key = folder / "key"
     ssh.make_key(key)
-    init = _INIT.format(base=base, work=work, key=key)
+    # Without a network, nobody is to wait for package lists.
+    lists = "" if network else "touch var/lib/apt/lists/none_Packages\n"
+    init = _INIT.format(base=base, work=work, key=key).replace(
+        "touch run/ready\n", f"{lists}touch run/ready\n"
+    )
     holder = process.spawn(
         ["unshare", "--net", "--pid", "--mount", "--ipc", "--uts", "--fork", "--kill-child", "sh", "-c", init]
     )
@@ -96,8 +102,9 @@ def _slirp(pid: int) -> subprocess.Popen[bytes]:
 
 def _entry(base: Path, folder: Path, key: Path, pid: int, sockets: Path) -> SshAccess:
     root = folder / "work" / "root"
-    inner = f"SYSTEMD_OFFLINE=1 debian_chroot=ingot chroot {root} /usr/sbin/sshd -i -e -o UseDNS=no"
-    command = f"nsenter -t {pid} -m -u -i -n -p -- env {inner}"
+    inner = f"chroot {root} /usr/sbin/sshd -i -e -o UseDNS=no"
+    chrooted = "-o 'SetEnv=SYSTEMD_OFFLINE=1 debian_chroot=ingot'"
+    command = f"nsenter -t {pid} -m -u -i -n -p -- {inner} {chrooted}"
     host_key = (base / "etc/ssh/ssh_host_ed25519_key.pub").read_text()
     return ssh.write_entry(
         folder,
@@ -108,7 +115,7 @@ def _entry(base: Path, folder: Path, key: Path, pid: int, sockets: Path) -> SshA
 
 def make_base(base: Path) -> None:
     """Debian 12 with what a machine needs to be reached and provisioned."""
-    include = "python3,python3-apt,openssh-server,sudo,systemd,procps,iproute2,ca-certificates"
+    include = "python3,python3-apt,openssh-server,sudo,systemd-sysv,udev,procps,iproute2,ca-certificates"
     os.makedirs(base.parent, exist_ok=True)  # noqa: PTH103
     process.run(
         ["mmdebstrap", "--variant=minbase", f"--include={shlex.quote(include)}", "bookworm", str(base)],

@@ -42,3 +42,10 @@ def online_machine(base: Path) -> Iterator[Machine]:
 def read(machine: Machine, path: str) -> str:
     """A file of the machine."""
     return ssh.run(machine.ssh, ["cat", path], timeout=Seconds(30.0)).stdout
+
+
+def read_folder(machine: Machine, path: str) -> str:
+    """The names in a folder of the machine, one a line; "" where it is not there."""
+    return ssh.run(
+        machine.ssh, ["sh", "-c", 'ls -A "$0" 2>/dev/null || true', path], timeout=Seconds(30.0)
+    ).stdout

@@ -12,6 +12,7 @@ import shlex
 from dataclasses import dataclass
 
 from ingot.errors import ProvisionError
+from ingot.model.events import Warned
 from ingot.model.step import PackagesStep
 from ingot.model.units import Seconds
 from ingot.ports import Cancel, Machine
@@ -20,6 +21,7 @@ from ingot.system import process, ssh
 
 _LOCK_SECONDS = 300
 _FRESH_MINUTES = 24 * 60
+_LISTS_TIMEOUT = Seconds(600.0)
 
 # $1: the epoch of the lock. The lists are fetched anew when there are none, when they are a day old, when a source or
 # a key was changed since, or when another epoch fetched them. They are compared by the time of the *inode* (-cnewer,
@@ -133,6 +135,27 @@ def apply(step: PackagesStep, machine: Machine, *, log: StepLog, cancel: Cancel)
     )
 
 
+def fetch_lists(machine: Machine, *, log: StepLog, cancel: Cancel) -> None:
+    """Has apt fetch its lists. A failure is told as a warning: who called may do without them."""
+    done = process.run(
+        ssh.argv(machine.ssh, "sh", "-c", f"exec </dev/null\n{_APT_UPDATE}\nupdate ''"),
+        timeout=_LISTS_TIMEOUT,
+        cancel=cancel,
+        on_line=log.line,
+        check=False,
+    )
+    if done.code:
+        host = _mirror("\n".join(done.tail))
+        said = f"the mirror {host} cannot be reached" if host else " ".join(done.tail[-1:])
+        log.emit(
+            Warned(
+                subject=log.subject,
+                message=f"apt's lists could not be fetched: {said or 'no answer'}",
+                hint="a role that installs packages will not find them; check the network and the base's mirror",
+            )
+        )
+
+
 def script(manager: Manager) -> str:
     """What runs on the machine. Exit codes: 90 no such manager, 92 lists, 93 install, 94 remove."""
     return f"command -v {manager.program} >/dev/null || exit {_ABSENT}\n{manager.script}"
@@ -192,8 +215,7 @@ def explain(
         return ProvisionError(
             "the machine's disk is full", hint="give the target a larger `disk`, then build again", **facts
         )
-    if found := _UNREACHED.search(text):
-        host = next(group for group in found.groups() if group)
+    if host := _mirror(text):
         return ProvisionError(
             f"the package mirror {host} cannot be reached from the machine",
             hint="check the network, the proxy and the mirror in the base's definition, then build again",
@@ -205,10 +227,17 @@ def explain(
             hint="an earlier step may have left one running",
             **facts,
         )
-    said = next((line for line in reversed(lines) if line.startswith(("E:", "Error", "dpkg: error"))), "")
-    return ProvisionError(
-        f"`{manager.program}` exited with {code}" + (f": {said}" if said else ""), hint=hint, **facts
+    said = next((line for line in lines if line.startswith("dpkg: error")), "") or next(
+        (line for line in reversed(lines) if line.startswith(("E:", "Error"))), f"exit code {code}"
     )
+    what = {92: "fetch its lists", 93: "install the packages", 94: "remove the packages"}.get(code, "be run")
+    return ProvisionError(f"{manager.program} could not {what}: {said}", hint=hint, **facts)
+
+
+def _mirror(text: str) -> str:
+    """The host that could not be reached, "" if that was not the trouble."""
+    found = _UNREACHED.search(text)
+    return next((group for group in found.groups() if group), "") if found else ""
 
 
 def _similar(machine: Machine, manager: Manager, *, name: str) -> str:

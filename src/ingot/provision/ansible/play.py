@@ -16,6 +16,7 @@ from ingot.model.secret import Secret, reveal
 from ingot.model.step import PlaybookStep, RolesStep, describe
 from ingot.model.units import Seconds
 from ingot.ports import Cancel, Machine
+from ingot.provision import packages
 from ingot.provision.ansible import config as cfg
 from ingot.provision.ansible import hosts, requirements, results
 from ingot.provision.ansible.order import LAUNCHER, Order, program
@@ -69,13 +70,17 @@ def apply(
     with _scratch_folder(project.directory) as scratch:
         setting = _set_up(project, near=playbook.parent if playbook else project.root, scratch=scratch)
         _install_requirements(setting, project=project, log=log, cancel=cancel)
+        found = _look(machine)
+        if "apt" in found and "lists" not in found:
+            # Many roles install packages without a thought to the lists, for a server that runs has them.
+            packages.fetch_lists(machine, log=log, cancel=cancel)
         name = hosts.machine_name(playbook) if playbook else "default"
         play = playbook or _write_play(step, scratch)
         inventories = _write_inventories(step, machine, setting, project=project, name=name)
         order = _make_order(
             step,
             play,
-            machine=machine,
+            found=found,
             setting=setting,
             project=project,
             inventories=inventories,
@@ -181,7 +186,7 @@ def _make_order(
     step: RolesStep | PlaybookStep,
     play: Path,
     *,
-    machine: Machine,
+    found: frozenset[str],
     setting: _Setting,
     project: AnsibleProject,
     inventories: tuple[str, ...],
@@ -200,7 +205,7 @@ def _make_order(
     plain = "linear" if setting.config.get("defaults", "strategy").startswith("mitogen") else ""
     return Order(
         arguments=(*arguments, str(play)),
-        engines=_engines(step, machine, setting.config),
+        engines=_engines(step, setting.config, found),
         strategies={"mitogen": setting.config.strategy or "mitogen_linear", "ansible": plain},
         uncounted=_uncounted(setting.scratch),
         variables=variables,
@@ -208,17 +213,31 @@ def _make_order(
     )
 
 
-def _engines(step: RolesStep | PlaybookStep, machine: Machine, config: cfg.Config) -> tuple[str, ...]:
+def _look(machine: Machine) -> frozenset[str]:
+    """Which of `python`, `apt`, `python3-apt` and apt's `lists` the machine has."""
+    probe = """
+        command -v python3 >/dev/null && echo python
+        command -v apt-get >/dev/null && echo apt
+        ls /usr/lib/python3/dist-packages/apt_pkg*.so >/dev/null 2>&1 && echo python3-apt
+        ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 && echo lists
+        true"""
+    done = ssh.run(machine.ssh, ["sh", "-c", probe], timeout=Seconds(60.0), check=False)
+    if done.code:
+        raise ProvisionError(
+            f"the machine {machine.ref} could not be reached: {' '.join(done.tail[-1:]) or 'no answer'}",
+            hint=f"`ssh -F {machine.ssh.config} {machine.ssh.host}` tells more",
+        )
+    return frozenset(done.stdout.split())
+
+
+def _engines(step: RolesStep | PlaybookStep, config: cfg.Config, found: frozenset[str]) -> tuple[str, ...]:
     """The engines to try. `auto`: not mitogen where a strategy it has no counterpart for is set, nor on a machine
     without Python (`raw` tasks may install it) or without python3-apt (Ansible's apt module installs it and starts
     anew; under mitogen that fails)."""
     if step.engine != "auto":
         return (step.engine,)
-    if not config.strategy:
-        return ("ansible",)
-    probe = "command -v python3 && { ! command -v apt-get || ls /usr/lib/python3/dist-packages/apt_pkg*.so; }"
-    ready = ssh.run(machine.ssh, ["sh", "-c", probe], timeout=Seconds(60.0), check=False)
-    return ("mitogen", "ansible") if ready.code == 0 else ("ansible",)
+    ready = "python" in found and ("apt" not in found or "python3-apt" in found)
+    return ("mitogen", "ansible") if ready and config.strategy else ("ansible",)
 
 
 def _uncounted(scratch: Path) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+raise ImportError("a name of Ansible is gone")
