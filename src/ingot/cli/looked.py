@@ -12,9 +12,7 @@ from ingot.cli.render import answers, replay
 from ingot.cli.session import Session
 from ingot.cli.trouble import print_document
 
-_ALL = click.option(
-    "--all", "everything", is_flag=True, help="Every version, and other projects' images too."
-)
+_ALL = click.option("--all", "everything", is_flag=True, help="Every version, not only the newest.")
 
 
 @click.command(
