@@ -134,7 +134,12 @@ def _listed(kind: Kind, value: Any) -> Iterator[Reference]:
         elif isinstance(item, list):
             yield from _listed(kind, item)
         elif isinstance(item, dict):
-            yield from _listed(kind, item.get("files"))
+            files, paths = item.get("files"), item.get("paths")
+            yield from _listed(kind, files)
+            for folder in [paths] if isinstance(paths, str) else paths if isinstance(paths, list) else []:
+                for name in [files] if isinstance(files, str) else files if isinstance(files, list) else []:
+                    if isinstance(folder, str) and isinstance(name, str):
+                        yield Reference(kind=kind, name=f"{folder}/{name}")
 
 
 def _named(value: Any, *keys: str) -> Iterator[str]:

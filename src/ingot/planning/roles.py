@@ -32,6 +32,7 @@ _REQUIREMENTS = (
     *("requirements.yml", "requirements.yaml"),
     *("roles/requirements.yml", "collections/requirements.yml"),
 )
+_PROJECT = "//project/"  # begins a path that is seen from the project's folder
 _OURS = frozenset({"ingot.yaml", "ingot.yml"})  # a definition counts by its steps
 _YAML = (".yml", ".yaml", ".json")
 _PARSED = frozenset({"tasks", "handlers", "defaults", "vars", "meta"})
@@ -275,16 +276,12 @@ class Closure:
             self.add_role(name, asked_by=context.role)
 
     def _follow_path(self, reference: Reference, context: _Context) -> None:
-        text = self._place_names(reference.name, context)
-        if "{{" in text:
-            self._follow_dynamic(reference, text, context)
+        fixed, braces, _ = self._fill_in(reference.name, context).partition("{{")
+        if braces:
+            self._follow_dynamic(reference, fixed, context)
             return
-        if any(
-            self._add_path(reference.kind, path, context)
-            for path in self._places(reference.kind, text, context)
-        ):
-            return
-        if reference.required:
+        places = self._places(reference.kind, fixed, context)
+        if not any(self._add_path(reference.kind, path, context) for path in places) and reference.required:
             self._missing.append(f'the {reference.kind} "{reference.name}" that is imported is not there')
 
     def _add_path(self, kind: Kind, path: str, context: _Context) -> bool:
@@ -301,9 +298,9 @@ class Closure:
                 self.add_file(inner)
         return bool(files)
 
-    def _follow_dynamic(self, reference: Reference, text: str, context: _Context) -> None:
+    def _follow_dynamic(self, reference: Reference, fixed: str, context: _Context) -> None:
         """Every file of the folder that the fixed beginning of the name points into; without one, those beside."""
-        folder = posixpath.dirname(text.partition("{{")[0])
+        folder = posixpath.dirname(fixed)
         if reference.kind == "file" and not folder:
             return  # the `files` and `templates` folders, which count whole anyway
         for place in self._places(reference.kind, folder, context):
@@ -318,8 +315,10 @@ class Closure:
                     self._add_yaml(path, context if reference.kind != "vars" else None)
 
     def _places(self, kind: str, text: str, context: _Context) -> Iterator[str]:
-        """Where Ansible looks for a path, in its order. An absolute path is itself alone."""
-        if not text.startswith(("/", "~")):
+        """Where Ansible looks for a path, in its order. An absolute path is itself alone, and no file of ours."""
+        if text.startswith(_PROJECT):
+            yield join("", text[len(_PROJECT) :])
+        elif not text.startswith(("/", "~")):
             own = ("files", "templates") if kind == "file" else (kind,)
             for folder in (context.role.folder if context.role else None, context.folder, self.playbook_dir):
                 if folder is not None:
@@ -328,15 +327,13 @@ class Closure:
         elif kind != "file":
             yield text
 
-    def _place_names(self, text: str, context: _Context) -> str:
-        """The path with Ansible's own names of places filled in."""
-        for name, folder in (
-            ("role_path", context.role.folder if context.role else ""),
-            ("playbook_dir", self.playbook_dir),
-        ):
-            for written in ("{{ " + name + " }}/", "{{" + name + "}}/"):
-                if text.startswith(written):
-                    return posixpath.join(folder or ".", text[len(written) :])
+    def _fill_in(self, text: str, context: _Context) -> str:
+        """The path with Ansible's own names of places filled in; it then begins with the project's folder."""
+        role = context.role.folder if context.role else ""
+        for name, folder in (("role_path", role), ("playbook_dir", self.playbook_dir), ("inventory_dir", "")):
+            found = re.match(r"\{\{\s*" + name + r"\s*\}\}/*", text)
+            if found:
+                return _PROJECT + posixpath.join(folder, text[found.end() :])
         return text
 
     def _add_collection(self, name: str) -> None:
