@@ -239,6 +239,7 @@ def test_a_secret_on_the_finished_disk_fails_the_build_and_names_the_place(works
     assert "/root/.netrc" in str(caught.value)
     assert "s3cr3t-t0ken" not in str(caught.value)
     assert [finding.where for finding in caught.value.findings] == ["/root/.netrc"]
+    assert caught.value.layer == "seal"
     assert list(workshop.store.images.list({})) == []
     assert workshop.store.layer(plan.key) is None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import ingot
+from ingot.errors import IngotError
 from ingot.model.digest import plain
 from ingot.model.events import Emit, LayerFinished, LayerStarted
 from ingot.model.image import Image, LayerRecord, LayerRef, LayerStatus, Manifest, Package, Status
@@ -76,11 +77,15 @@ class Records:
         return found
 
     def built(self, index: int, make: Callable[[], LayerRef]) -> LayerRef:
-        """A layer that is made now, by `make`; returns it."""
+        """A layer that is made now, by `make`; returns it. An error on the way gets the fact `layer`."""
         started = self._clock.monotonic()
         name = layer_names(self._plan)[index]
         self._emit(LayerStarted(subject=self._plan.subject, layer=name, index=index))
-        made = make()
+        try:
+            made = make()
+        except IngotError as error:
+            error.facts.setdefault("layer", name)
+            raise
         self._keep(index, made, status="built", seconds=Seconds(self._clock.monotonic() - started))
         return made
 

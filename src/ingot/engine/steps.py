@@ -43,7 +43,6 @@ def apply_step(
     step: Step,
     machine: Machine,
     *,
-    layer: str,
     subject: str,
     provisioner: Provisioner,
     clock: Clock,
@@ -52,7 +51,7 @@ def apply_step(
 ) -> None:
     """Applies the step, and again after a failure as often as its `retries` allow.
 
-    Raises what the last try raised, with the facts `layer` and `step`.
+    Raises what the last try raised, with the fact `step`.
     """
     name = readable(describe(step))
     subject = f"{subject}/{name}"
@@ -73,7 +72,6 @@ def apply_step(
             seconds = clock.monotonic() - started
             emit(StepFinished(subject=subject, step=name, seconds=seconds, failed=True))
             if isinstance(error, IngotError):
-                error.facts.setdefault("layer", layer)
                 error.facts.setdefault("step", name)
             if attempt == step.retries or not _worth_another(error):
                 raise

@@ -44,7 +44,6 @@ class Work:
             apply_step(
                 step,
                 machine,
-                layer=layer.name,
                 subject=bench.plan.subject,
                 provisioner=self._provisioner,
                 clock=self._run.clock,
