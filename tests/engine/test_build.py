@@ -297,6 +297,28 @@ class _Listening(list[Event]):
         self._hear(event)
 
 
+def test_a_family_built_at_once_makes_every_layer_once(workshop: Workshop) -> None:
+    """A parent and two children, in threads: whatever the order, nothing is made twice."""
+    parent = (packages("htop"), text("/etc/motd", "hello"))
+    plans = [
+        plan_of(*parent),
+        plan_of(*parent, packages("hwloc"), image="big"),
+        plan_of(*parent, packages("hwloc"), packages("gdb"), image="huge"),
+    ]
+    shops = [Workshop(root=workshop.root) for _ in plans]
+    threads = [
+        threading.Thread(target=shop.build, args=(plan,)) for shop, plan in zip(shops, plans, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sum(shop.counts.get("bases", 0) for shop in shops) == 1
+    assert sum(shop.counts.get("layers", 0) for shop in shops) == 2 + 1 + 1 + 3
+    assert sum(shop.counts.get("images", 0) for shop in shops) == 3
+    assert workshop.store.machines() == []
+
+
 def test_one_who_waits_can_be_stopped(workshop: Workshop) -> None:
     cancel = Flag()
     workshop.events = _Listening(lambda event: cancel.set() if isinstance(event, Waiting) else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingot.engine.journal import Journal, Place, unfinished
+from ingot.errors import BackendError
 
 PLACE = Place(backend="memory", location="here", options={"size": 3})
 
@@ -52,6 +54,17 @@ def test_a_journal_that_leaves_nothing_open_is_set_aside(tmp_path: Path) -> None
     journal.shut(token)
     journal.close()
     assert [path.name for path in tmp_path.iterdir()] == ["journal.done.jsonl"]
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path, run="r1")
+    journal.open("a", PLACE)
+    written = journal.path.read_bytes()
+    whole = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: whole(fd, data[:7]))
+    with pytest.raises(BackendError, match="No space left"):
+        journal.open("b", PLACE)
+    assert journal.path.read_bytes() == written
 
 
 def test_nothing_made_leaves_no_file(tmp_path: Path) -> None:

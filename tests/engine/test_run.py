@@ -83,3 +83,17 @@ def test_many_threads_may_tell_at_once(tmp_path: Path) -> None:
 def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
     runs = [Run(tmp_path, verb="build") for _ in range(20)]
     assert len({run.id for run in runs}) == 20
+
+
+def test_a_sink_that_broke_hears_no_more_and_stops_nothing(tmp_path: Path) -> None:
+    heard: list[Event] = []
+    tries: list[Event] = []
+
+    def broken(event: Event) -> None:
+        tries.append(event)
+        raise BrokenPipeError
+
+    with Run(tmp_path, verb="build", sinks=[broken, heard.append]) as run:
+        run.emit(Output(text="hello"))
+    assert len(tries) == 1
+    assert len(heard) == 3

@@ -13,6 +13,7 @@ A last line without its end counts as unwritten. A journal in which everything i
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ingot.engine.trace import point
+from ingot.errors import BackendError
 from ingot.ports import Clock, Token
 from ingot.system.files import sync_folder
 from ingot.system.waits import WallClock
@@ -76,7 +78,10 @@ class Journal:
         self._number = 0
 
     def open(self, kind: str, place: Place) -> Token:
-        """Records that a thing is about to be made, and gives the token that it must bear."""
+        """Records that a thing is about to be made, and gives the token that it must bear.
+
+        This and the other two raise BackendError where the record cannot be made durable.
+        """
         with self._lock:
             self._number += 1
             token = Token(f"ingot-{self._run}-{self._number}")
@@ -110,10 +115,15 @@ class Journal:
         line = json.dumps(entry, separators=(",", ":"), default=str) + "\n"
         point(f"before journal {entry['do']}")
         with self._lock:
-            if self._fd is None:
-                self._fd = _appendable(self.path)
-            os.write(self._fd, line.encode())
-            os.fsync(self._fd)
+            try:
+                if self._fd is None:
+                    self._fd = _appendable(self.path)
+                _append(self._fd, line.encode())
+            except OSError as error:
+                raise BackendError(
+                    f"the journal {self.path} cannot be written: {error.strerror}",
+                    hint="make room on the disk of the state folder (`ingot gc`), or see who owns it",
+                ) from error
         point(f"after journal {entry['do']}")
 
 
@@ -124,6 +134,18 @@ def _appendable(path: Path) -> int:
     os.ftruncate(fd, written.rfind(b"\n") + 1)
     sync_folder(path.parent)
     return fd
+
+
+def _append(fd: int, line: bytes) -> None:
+    """The whole line, durable, or nothing of it: a disk may be full after half a line."""
+    size = os.fstat(fd).st_size
+    try:
+        if os.write(fd, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(fd)
+    except OSError:
+        os.ftruncate(fd, size)
+        raise
 
 
 def _entry(line: str) -> dict[str, Any]:

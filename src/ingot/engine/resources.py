@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
 from ingot.engine.journal import Journal, Place
 from ingot.engine.trace import point
-from ingot.errors import IngotError, LeftoverError
+from ingot.errors import BackendError, IngotError, LeftoverError
 from ingot.model.events import Emit, ResourceClosed, ResourceOpened
 from ingot.ports import Resource, Token
 
@@ -77,7 +78,8 @@ class Resources:
             point(f"before delete {entry.resource.kind}")
             entry.resource.delete(ref)
             point(f"after delete {entry.resource.kind}")
-        self._journal.shut(entry.token)
+        with contextlib.suppress(BackendError):  # a full disk: the next sweep finds it gone, which is as good
+            self._journal.shut(entry.token)
         if ref:
             self._emit(ResourceClosed(subject=self._subject, kind=entry.resource.kind, ref=ref))
 

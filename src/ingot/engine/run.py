@@ -6,7 +6,7 @@ import json
 import secrets as randomness
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -48,27 +48,31 @@ class Run:
         self.exit_code = 0
         """What RunFinished says when no exception leaves the block."""
         self._started = RunStarted(run=self.id, verb=verb, plans=tuple(plans))
-        self._sinks = tuple(sinks)
+        self._sinks = list(sinks)
         self._scrub = Scrubber(secrets or {})
         self._speaking = threading.Lock()
-        self._events: IO[str] | None = None
         self._open = ExitStack()
         self._began = 0.0
 
     def emit(self, event: Event) -> None:
-        """Stamps the event, blanks out secrets, and gives it to the run's file and every sink."""
+        """Stamps the event, blanks out secrets, and gives it to the run's file and every sink.
+
+        A sink that cannot be written to (a closed pipe, a full disk) hears no more: what is told must never keep
+        what is done, cleaning up above all, from going on.
+        """
         event = self._scrub(replace(event, at=self.clock.now().timestamp()))
         with self._speaking:
-            if self._events:
-                self._events.write(json.dumps(as_json(event), ensure_ascii=False) + "\n")
-                self._events.flush()
-            for sink in self._sinks:
-                sink(event)
+            for sink in tuple(self._sinks):
+                try:
+                    sink(event)
+                except OSError:
+                    self._sinks.remove(sink)
 
     def __enter__(self) -> Run:
         if not self._open.enter_context(try_lock(self.directory / LOCK)):
             raise RefusedError(f"run {self.id} is somebody else's", hint="start it again")
-        self._events = self._open.enter_context((self.directory / EVENTS).open("a", encoding="utf-8"))
+        events = self._open.enter_context((self.directory / EVENTS).open("a", encoding="utf-8"))
+        self._sinks.insert(0, _written(events))
         self._began = self.clock.monotonic()
         self.emit(self._started)
         return self
@@ -82,8 +86,19 @@ class Run:
             self.emit(RunFinished(run=self.id, seconds=seconds, exit_code=code))
             self.journal.close()
         finally:
-            self._events = None
-            self._open.close()
+            self._sinks.clear()
+            with suppress(OSError):  # what a full disk did not take before, it does not take now
+                self._open.close()
+
+
+def _written(file: IO[str]) -> Emit:
+    """A sink that writes a line for each event, there for others to read at once."""
+
+    def write(event: Event) -> None:
+        file.write(json.dumps(as_json(event), ensure_ascii=False) + "\n")
+        file.flush()
+
+    return write
 
 
 class Scrubber:
