@@ -47,8 +47,9 @@ def test_nothing_is_missing_from_the_sound_project() -> None:
 def test_permission_bits_of_what_is_copied_count() -> None:
     after = contents(DATA["files"], modes={"roles/slurm/files/x.yml": 0o755})
     assert after["slurm"].digest != BEFORE["slurm"].digest
-    after = contents(DATA["files"], modes={"roles/slurm/tasks/main.yml": 0o600})
-    assert after["slurm"].digest == BEFORE["slurm"].digest
+    for path in ("roles/slurm/tasks/main.yml", "ansible.cfg", "library/mine.py", "group_vars/all.yml"):
+        after = contents(DATA["files"], modes={path: 0o600})
+        assert after["slurm"].digest == BEFORE["slurm"].digest
 
 
 def test_where_a_role_lies_does_not_count() -> None:

@@ -57,7 +57,7 @@ class ContentReader:
         self.tree = tree
         self._searches: dict[str, Search] = {}
         self._parsed: dict[str, Parsed | None] = {}
-        self._counted: dict[str, Digest] = {}
+        self._counted: dict[tuple[str, bool], Digest] = {}
         self._references: dict[str, tuple[Reference, ...]] = {}
 
     def roles(self, names: Sequence[str], *, groups: Sequence[str] = ()) -> Content:
@@ -97,14 +97,15 @@ class ContentReader:
             self._references[path] = references(parsed.documents) if parsed else ()
         return self._references[path]
 
-    def counted(self, path: str) -> Digest | None:
-        """The digest of a file by its bytes and permission bits, or None where there is none."""
-        if path not in self._counted:
+    def counted(self, path: str, *, bits: bool) -> Digest | None:
+        """The digest of a file by its bytes, and by its permission bits if asked; None where there is none."""
+        if (path, bits) not in self._counted:
             data = self.tree.read(path)
             if data is None:
                 return None
-            self._counted[path] = digest([digest_bytes(data), self.tree.mode(path)])
-        return self._counted[path]
+            counted = [digest_bytes(data), self.tree.mode(path)] if bits else digest_bytes(data)
+            self._counted[path, bits] = digest(counted)
+        return self._counted[path, bits]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,14 +174,14 @@ class Closure:
                     top = path[len(join(folder, kind)) + 1 :].split("/")[0]
                     if top in names or posixpath.splitext(top)[0] in names:
                         self._add_yaml(path, None)
-        self.add_file(join(search.folder, "ansible.cfg"))
+        self.add_file(join(search.folder, "ansible.cfg"), bits=False)
         for folder in beside:
             for name in PLUGIN_FOLDERS:
-                self.add_folder(join(folder, name))
+                self.add_folder(join(folder, name), bits=False)
             for path in _REQUIREMENTS:
                 self._add_yaml(join(folder, path), None)
         for folder in search.configured(*PLUGIN_FOLDERS):
-            self.add_folder(folder)
+            self.add_folder(folder, bits=False)
 
     def _add_inventories(self) -> set[str]:
         """The project's inventories, and all words in them: any may be a group that the machine is in."""
@@ -192,16 +193,19 @@ class Closure:
                     words.update(_WORD.findall(data.decode(errors="replace")))
         return words
 
-    def add_folder(self, folder: str) -> None:
-        """Every file below a folder, by bytes and permission bits."""
+    def add_folder(self, folder: str, *, bits: bool = True) -> None:
+        """Every file below a folder."""
         for path in self._search.files(folder):
             if "__pycache__" not in path:
-                self.add_file(path)
+                self.add_file(path, bits=bits)
 
-    def add_file(self, path: str, *, name: str = "") -> bool:
-        """One file by bytes and permission bits; False where there is none."""
+    def add_file(self, path: str, *, name: str = "", bits: bool = True) -> bool:
+        """One file by bytes and permission bits; False where there is none.
+
+        The bits do not count of what Ansible itself reads and copies nowhere: they depend on who checked it out.
+        """
         if path not in self._found:
-            value = self._reader.counted(path)
+            value = self._reader.counted(path, bits=bits)
             if value is None:
                 return False
             self._found[path] = (name or self._name(path), value)
@@ -343,10 +347,10 @@ class Closure:
         folder = self._search.collection(name)
         if not folder:
             return
-        if not self.add_file(f"{folder}/MANIFEST.json", name=f"collection/{name}/MANIFEST.json"):
+        if not self.add_file(f"{folder}/MANIFEST.json", name=f"collection/{name}/MANIFEST.json", bits=False):
             for path in (f"{folder}/meta/runtime.yml", *self._search.files(f"{folder}/plugins")):
                 if "__pycache__" not in path:
-                    self.add_file(path, name=f"collection/{name}/{path[len(folder) + 1 :]}")
+                    self.add_file(path, name=f"collection/{name}/{path[len(folder) + 1 :]}", bits=False)
 
     def _name(self, path: str) -> str:
         """What the file is called in the digest: where it lies beside the playbook or in the project."""
