@@ -58,7 +58,7 @@ CASES: dict[str, IngotError] = {
         line=3,
         tail=("Reading package lists...", "", "E: Unable to locate \x1b[31mpackage\x1b[0m slurm-wlmx"),
         log="/srv/ingot/runs/r1/slurm-node.log",
-        kept="",
+        kept="not kept; 2 finished layers are",
         resume="ingot build slurm-node",
     ),
     "leak": LeakError(

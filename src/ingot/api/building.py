@@ -62,7 +62,19 @@ def build(workspace: Workspace, wish: Wish, *, emit: Emit, cancel: Cancel) -> Bu
         error = error_of(outcomes)
         run.exit_code = exit_code(error) if error else 0
         seconds = Seconds(run.clock.monotonic() - started)
-    return Built(run=run.id, outcomes=outcomes, seconds=seconds)
+        saved = saved_by_reuse(catalog, workspace.definition.name, outcomes)
+    return Built(run=run.id, outcomes=outcomes, seconds=seconds, saved=saved)
+
+
+def saved_by_reuse(catalog: Catalog, project: str, outcomes: Sequence[Outcome]) -> Seconds:
+    """How long the reused layers once took to build, as far as the catalog's last outcomes know."""
+    reused = {layer.key for one in outcomes for layer in one.layers if layer.status == "reused"}
+    took: dict[str, float] = {}
+    for outcome in catalog.outcomes(project) if reused else ():
+        for layer in outcome["layers"]:
+            if layer["status"] == "built" and layer["key"] in reused:
+                took.setdefault(layer["key"], float(layer["seconds"]))
+    return Seconds(sum(took.values()))
 
 
 class Finished:
@@ -115,9 +127,8 @@ class Batch:
                 raise error from raised
             seconds = Seconds(self.run.clock.monotonic() - started)
             self.run.emit(BuildFinished(subject=plan.subject, status="failed", seconds=seconds))
-            facts = {"kept": "", "resume": f"ingot build {plan.image}"}
-            record = as_record(error, **({} if isinstance(error, PlanError) else facts))
             layers = self.finished.records(plan)
+            record = as_record(error, **_what_now(plan, error, layers))
             outcome = failed_outcome(plan, record, seconds=seconds, layers=layers)
             self.failed.add((plan.image, plan.target))
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -170,6 +181,15 @@ class Batch:
 
         checker = Checker(workspace=workspace, run=run, catalog=self.catalog, cancel=self.cancel)
         return checker.checked(outcome, image=built.image, backend=backend, options=plan.options)
+
+
+def _what_now(plan: Plan, error: IngotError, layers: Sequence[LayerRecord]) -> dict[str, str]:
+    """What became of the machine, and the command that goes on from the last finished layer."""
+    if isinstance(error, PlanError):
+        return {}
+    count = len(layers)
+    kept = f"not kept; {count} finished layer{'s are' if count != 1 else ' is'}" if count else ""
+    return {"kept": kept, "resume": f"ingot build {plan.image}"}
 
 
 def write_packer_manifest(outcomes: Sequence[Outcome], *, folder: Path, run: Run) -> None:

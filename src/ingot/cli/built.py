@@ -67,10 +67,10 @@ def finish(session: Session, built: Built) -> int:
 
     error = error_of(built.outcomes)
     if session.options.json:
-        document = plain({"run": built.run, "outcomes": built.outcomes})
+        document = plain({"run": built.run, "outcomes": built.outcomes, "saved_seconds": built.saved})
         print_document(document if error is None else {**document, "error": as_data(error)})
     else:
-        show(answers.outcomes(built.outcomes))
+        show(answers.outcomes(built))
     if error is None:
         return 0
     show(answers.failures(built.outcomes), stream=session.stderr)

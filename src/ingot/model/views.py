@@ -74,6 +74,8 @@ class Built:
     run: str
     outcomes: tuple[Outcome, ...]
     seconds: Seconds = Seconds(0.0)
+    saved: Seconds = Seconds(0.0)
+    """How long the layers that were reused once took to build."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

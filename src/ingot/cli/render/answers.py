@@ -12,6 +12,7 @@ from ingot.model.image import CheckRun, Outcome
 from ingot.model.units import format_bytes, format_seconds
 from ingot.model.views import (
     Begun,
+    Built,
     Exported,
     Garbage,
     Inspected,
@@ -66,30 +67,31 @@ def planned(values: Sequence[Planned], *, verbose: int, columns: int) -> tuple[L
     return tuple(lines)
 
 
-def outcomes(values: Sequence[Outcome]) -> tuple[Line, ...]:
-    """One line for each image that came to be, and where it lies."""
+def outcomes(value: Built) -> tuple[Line, ...]:
+    """One line for each image that came to be, where it lies, and how much time was saved."""
     lines: list[Line] = []
-    for value in values:
-        if value.status == "failed" and not value.digest:
-            continue
-        version = f"  version {value.version}" if value.version is not None else ""
-        reused = sum(layer.status == "reused" for layer in value.layers)
-        parts = f"{len(value.layers)} layers, {reused} reused" if value.layers else ""
-        lines.append(
-            (
-                ("✓ ", "green") if value.error is None else ("✗ ", "red"),
-                (f"{value.image}/{value.target}", "bold"),
-                (version, ""),
-                (f"  {short(value.digest)}", "dim"),
-                (f"  {parts}" if parts else "", "dim"),
-                (f"  {format_seconds(value.seconds)}", "dim"),
-            )
-        )
-        if value.checks:
-            lines.append((("  checks  ", "dim"), _check_count(value.checks)))
-        if value.ref:
-            lines.append((("  image   ", "dim"), (value.ref, "")))
+    for outcome in value.outcomes:
+        if outcome.digest:
+            lines += _outcome(outcome)
+    if value.saved >= 1:
+        lines.append(((f"reused layers saved {format_seconds(value.saved)}", "dim"),))
     return tuple(lines)
+
+
+def _outcome(value: Outcome) -> list[Line]:
+    version = f"  version {value.version}" if value.version is not None else ""
+    sign: Span = ("✓ ", "green") if value.error is None else ("✗ ", "red")
+    head: Line = (
+        sign,
+        (f"{value.image}/{value.target}", "bold"),
+        (version, ""),
+        (f"  {short(value.digest)}", "dim"),
+        (f"  {format_seconds(value.seconds)}", "dim"),
+    )
+    lines = [head]
+    if value.checks:
+        lines.append((("  checks  ", "dim"), _check_count(value.checks)))
+    return [*lines, *_labelled("  image   ", value.ref)]
 
 
 def failures(values: Sequence[Outcome]) -> tuple[Line, ...]:

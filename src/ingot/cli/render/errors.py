@@ -79,8 +79,8 @@ def _facts(facts: Mapping[str, Any]) -> list[Line]:
     for name in ("log", "console", "bundle"):
         if facts.get(name):
             said.append(_row(name, str(facts[name])))
-    if facts.get("kept") is not None:
-        said.append(_row("machine", str(facts["kept"]) or "not kept; finished layers are"))
+    if facts.get("kept"):
+        said.append(_row("machine", str(facts["kept"])))
     if facts.get("resume"):
         said.append(_row("again", str(facts["resume"])))
     return said

@@ -12,6 +12,7 @@ from ingot.model.events import (
     Event,
     LayerFinished,
     LayerStarted,
+    Output,
     Progress,
     RunFinished,
     StepFinished,
@@ -41,6 +42,8 @@ class Now:
     task: str = ""
     doing: str = ""
     """What else is going on: a wait or a long transfer."""
+    said: str = ""
+    """The last line of output."""
     checks: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -65,13 +68,15 @@ def fold(now: Now, event: Event) -> Now:
             return replace(_idle(now), shown=max(now.shown, event.index + 1))
         case StepStarted() | StepFinished():
             step = event.step if isinstance(event, StepStarted) else ""
-            return replace(now, step=step, tasks=0, task="", doing="")
+            return replace(now, step=step, tasks=0, task="", doing="", said="")
         case TaskFinished():
             return replace(now, tasks=now.tasks + 1, task=event.task, doing="")
         case Progress():
             return replace(now, doing=_progress(event))
         case Waiting():
             return replace(now, doing=f"waiting for {event.what}")
+        case Output():
+            return replace(now, said=event.text.strip() or now.said)
         case CheckFinished():
             counted = {**now.checks, event.outcome: now.checks.get(event.outcome, 0) + 1}
             return replace(now, checks=counted, doing=f"check {event.check}")
@@ -82,7 +87,7 @@ def fold(now: Now, event: Event) -> Now:
 
 
 def _idle(now: Now) -> Now:
-    return replace(now, layer="", layer_started=0.0, step="", tasks=0, task="", doing="")
+    return replace(now, layer="", layer_started=0.0, step="", tasks=0, task="", doing="", said="")
 
 
 def _progress(event: Progress) -> str:

@@ -6,7 +6,6 @@ from typing import assert_never
 
 from ingot.cli.render.line import Line, Style, clean, cut
 from ingot.cli.render.progress import Now
-from ingot.model.digest import short
 from ingot.model.events import (
     BuildFinished,
     BuildStarted,
@@ -95,8 +94,8 @@ def _below(now: Now) -> str:
         words.append(now.step)
     if now.tasks:
         words.append(f"task {now.tasks}")
-    if now.doing or now.task:
-        words.append(now.doing or now.task)
+    if latest := now.doing or now.task or now.said:
+        words.append(latest)
     return " · ".join(words)
 
 
@@ -135,9 +134,7 @@ def _footer(now: Now, event: BuildFinished) -> tuple[Line, ...]:
     if event.status == "failed":
         name = now.layer or "before its first layer"
         return ((("  ✗ ", "red"), (f"{name:<{_NAME}} ", "bold"), ("failed", "red"), (f"{took:>7}", "")),)
-    digest = f"  {short(event.digest)}" if event.digest else ""
-    said = f"{event.status} in {took}" if event.status == "built" else f"{event.status}, {took}"
-    return ((("  ", ""), (said, "green"), (digest, "dim")), ())
+    return () if event.status == "reused" else ((("  ", ""), (f"built in {took}", "green")), ())
 
 
 def _task(event: TaskFinished, *, verbose: int) -> tuple[Line, ...]:
