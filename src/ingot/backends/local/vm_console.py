@@ -31,7 +31,7 @@ SIGNS: tuple[Sign, ...] = (
     Sign(text=r"error: (no such device: [^\n]*)", means="GRUB did not find its file system: {0}"),
     Sign(text=r"error: ([^\n]*(?:vmlinuz|initr)[^\n]*)", means="GRUB could not load the kernel: {0}"),
     Sign(text=r"No bootable device", means="the disk has no BIOS boot loader"),
-    Sign(text=r"BdsDxe: failed to load Boot\S+ \"UEFI Misc Device", means="the disk has no UEFI boot loader"),
+    Sign(text=r"UEFI Interactive Shell|^Shell> ", means="the disk has no UEFI boot loader"),
     Sign(text=r"Out of memory: Killed process \d+ \(([^)]*)\)", means="memory ran out: {0}", fatal=False),
     Sign(
         text=r"Failed to start \S*(?:ssh|sshd)\S*[^\n]*|Failed to start [^\n]*(?:Secure Shell|OpenSSH)[^\n]*",
