@@ -82,7 +82,7 @@ def _dry(
 ) -> int:
     with session.listening() as emit:
         planned = session.workspace.plan(names, targets=targets, locked=locked, no_cache=no_cache, emit=emit)
-    lines = answers.planned(planned, verbose=session.options.verbose, columns=session.screen.columns)
+    lines = answers.planned(planned, verbose=session.options.verbose)
     session.answer({"dry_run": True, "plans": planned}, lines)
     return 0
 

@@ -32,8 +32,6 @@ def plan_command(
     session = Session(options)
     with session.listening() as emit:
         planned = session.workspace.plan(names, targets=targets, locked=locked, emit=emit)
-    session.answer(
-        {"plans": planned}, answers.planned(planned, verbose=options.verbose, columns=session.screen.columns)
-    )
+    session.answer({"plans": planned}, answers.planned(planned, verbose=options.verbose))
     todo = any(each.to_build for each in planned)
     return SOMETHING_TO_BUILD if detailed_exitcode and todo else 0

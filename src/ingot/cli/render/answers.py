@@ -40,20 +40,20 @@ def begun(value: Begun, *, dry_run: bool) -> tuple[Line, ...]:
 
 def valid(value: Valid) -> tuple[Line, ...]:
     """That a definition has no mistakes, and what is in it."""
-    count = len(value.images)
     head: Line = (
         ("✓ ", "green"),
         (value.name, "bold"),
-        (f": {count} image{'s' if count != 1 else ''}, no mistakes", ""),
+        (f": {_count(len(value.images), 'image')}, no mistakes", ""),
     )
     rows: list[tuple[str, Cell]] = [
         (f"  {name}", (", ".join(targets), "dim")) for name, targets in value.images.items()
     ]
     given = [f"{name} ({origin})" for name, origin in value.variables.items() if origin != "default"]
-    return (head, *pairs(rows), *_labelled("  variables: ", ", ".join(given)))
+    warned: list[Line] = [(("warning: ", "yellow"), (warning, "")) for warning in value.warnings]
+    return (*warned, head, *pairs(rows), *_labelled("  variables  ", ", ".join(given)))
 
 
-def planned(values: Sequence[Planned], *, verbose: int, columns: int) -> tuple[Line, ...]:
+def planned(values: Sequence[Planned], *, verbose: int) -> tuple[Line, ...]:
     """Each plan's layers; those that are there in one line unless `verbose`."""
     lines: list[Line] = []
     for value in values:
@@ -233,10 +233,10 @@ def garbage(value: Garbage, *, done: bool, columns: int) -> tuple[Line, ...]:
         for drop in value.drops
     ]
     freed = sum(drop.bytes for drop in value.drops)
-    logs = f" and the logs of {len(value.runs)} old runs" if value.runs else ""
+    logs = f" and the logs of {_count(len(value.runs), 'old run')}" if value.runs else ""
     verb = "removed" if done else "would remove"
     last: Line = (
-        (f"{verb} {len(value.drops)} layers, {format_bytes(freed)}{logs}", "bold"),
+        (f"{verb} {_count(len(value.drops), 'layer')}, {format_bytes(freed)}{logs}", "bold"),
         (f"; {format_bytes(value.kept)} stay", "dim"),
     )
     return (*table(("layer", "size", "key", "why"), rows, right=(1,), columns=columns), last)
@@ -269,7 +269,7 @@ def _plan(value: Planned, *, verbose: int) -> list[Line]:
 def _planned_layer(layer: PlannedLayer, wide: int) -> Line:
     hit = layer.status == "hit"
     sign: Span = ("  ✓ ", "green") if hit else ("  + ", "yellow")
-    word: Span = ("reused", "dim") if hit else ("build ", "yellow")
+    word: Span = ("hit ", "dim") if hit else ("miss", "yellow")
     return (sign, (f"{layer.name:<{wide}}  ", "dim" if hit else ""), word, (f"  {layer.reason}", "dim"))
 
 
@@ -281,6 +281,10 @@ def _check_count(run: CheckRun) -> Span:
     words += [f"{skipped} skipped"] if skipped else []
     text = f"{', '.join(words)} ({run.machine}, booted in {format_seconds(run.boot_seconds)})"
     return (text, "green" if run.passed else "red")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _labelled(label: str, value: str) -> tuple[Line, ...]:
