@@ -129,6 +129,16 @@ def test_without_cache_everything_is_made_anew_and_replaces_what_was(workshop: W
     assert workshop.build().image.digest == anew.image.digest
 
 
+def test_after_a_failure_without_cache_the_next_build_goes_on_from_what_is_fresh(workshop: Workshop) -> None:
+    old = workshop.build()
+    workshop.step_fault = failing("packages tmux", ProvisionError("no"), times=1)
+    with pytest.raises(ProvisionError):
+        workshop.build(use_cache=False)
+    built = workshop.build()
+    assert statuses(built) == ["reused", "reused", "built", "built", "built"]
+    assert built.image.digest != old.image.digest
+
+
 def test_a_damaged_layer_is_made_anew_with_those_above_it(workshop: Workshop) -> None:
     workshop.build()
     workshop.store.damage(PLAN.layers[1].key)

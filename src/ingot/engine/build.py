@@ -56,7 +56,7 @@ def build(
             key = layer_keys(plan)[index]
             baton.take(key)
             found = backend.layer(key) if use_cache else None  # somebody else may have made it meanwhile
-            if found:
+            if found and _stands_on(found, top):
                 top = records.reused(index, found)
             elif top is None:
                 top = records.built(index, partial(bench.make_base, fresh=not use_cache))
@@ -83,16 +83,24 @@ def build(
 
 
 def standing_layers(plan: Plan, have: Callable[[LayerKey], LayerRef | None]) -> tuple[LayerRef | None, ...]:
-    """What is there of the plan's layers, base first, up to the deepest one that is.
+    """What is there of the plan's layers, base first, up to the deepest one that can be used.
 
     None stands for one below it that its key no longer leads to: the chain itself goes by content, and is whole.
     """
-    keys = layer_keys(plan)
-    for count in range(len(keys), 0, -1):
-        deepest = have(keys[count - 1])
-        if deepest:
-            return (*(have(key) for key in keys[: count - 1]), deepest)
+    found = [have(key) for key in layer_keys(plan)]
+    for count in range(len(found), 0, -1):
+        if found[count - 1] and all(map(_stands_on, found[1:count], found)):
+            return tuple(found[:count])
     return ()
+
+
+def _stands_on(layer: LayerRef | None, below: LayerRef | None) -> bool:
+    """Whether a layer may be used above another one.
+
+    Not where the one below was made anew without cache: what stood on the old content is out of date then, even
+    though its inputs are the same. A flattened layer (without a parent) stands by itself.
+    """
+    return layer is None or below is None or layer.parent in (None, below.content)
 
 
 def place_of(plan: Plan) -> Place:
