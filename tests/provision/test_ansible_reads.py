@@ -16,8 +16,19 @@ from ingot.system.waits import Flag
 
 
 def test_a_file_in_a_counted_folder_is_counted(tmp_path: Path) -> None:
-    read = {tmp_path / "roles/a/tasks/main.yml", tmp_path / "site.yml", tmp_path / "roles-b", Path("/etc/x")}
-    left = uncounted(read, counted=("roles", "site.yml"), root=tmp_path)
+    read = {
+        tmp_path / "roles/a/tasks/main.yml",
+        tmp_path / "site.yml",
+        tmp_path / "roles-b",
+        tmp_path.parent / "beside",
+        tmp_path / "galaxy/ansible_collections/a/b/roles/c/tasks/main.yml",
+        Path("/etc/x"),
+    }
+    left = uncounted(
+        read,
+        counted=("roles", "site.yml", "../beside", "ansible_collections/a/b/roles/c/tasks/main.yml"),
+        roots=(tmp_path, tmp_path / "galaxy"),
+    )
     assert left == (Path("/etc/x"), tmp_path / "roles-b")
 
 

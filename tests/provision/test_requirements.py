@@ -13,6 +13,7 @@ from ingot.model.events import Event, TaskFinished
 from ingot.model.step import RolesStep
 from ingot.ports import Machine
 from ingot.provision import Provisioners
+from ingot.provision.ansible import AnsibleProject, fetch_requirements
 from ingot.provision.ansible.config import Config, environment
 from ingot.provision.ansible.requirements import (
     Requirements,
@@ -96,15 +97,20 @@ def test_what_is_missing_is_fetched_once_and_applied(machine: Machine, tmp_path:
     git(source, "add", ".")
     git(source, "commit", "-q", "-m", "role")
     project.mkdir()
+    ansible = AnsibleProject(
+        root=project, directory=tmp_path, collections=tmp_path, galaxy=project / ".ingot/galaxy"
+    )
+    assert not fetch_requirements(ansible, cancel=Flag())
     (project / "requirements.yml").write_text(
         f"roles:\n  - {{name: fetched, src: 'git+file://{source}', version: main}}\n"
     )
+    assert fetch_requirements(ansible, cancel=Flag())
+    (source / ".git").rename(tmp_path / "gone")
     heard: list[Event] = []
     for _ in range(2):
         Provisioners(root=project, directory=tmp_path).apply(
             RolesStep(roles=("fetched",)), machine, subject="x", emit=heard.append, cancel=Flag()
         )
-        (source / ".git").rename(tmp_path / "gone") if (source / ".git").exists() else None
     assert [event.task for event in heard if isinstance(event, TaskFinished)] == [
         "Gathering Facts",
         "Mark",

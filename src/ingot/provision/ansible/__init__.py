@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ingot.provision.ansible.play import AnsibleProject, apply
+from ingot.provision.ansible.play import AnsibleProject, apply, fetch_requirements
 
-__all__ = ["AnsibleProject", "apply"]
+__all__ = ["AnsibleProject", "apply", "fetch_requirements"]

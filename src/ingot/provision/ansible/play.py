@@ -69,7 +69,7 @@ def apply(
     playbook = _find_playbook(step, project.root)
     with _scratch_folder(project.directory) as scratch:
         setting = _set_up(project, near=playbook.parent if playbook else project.root, scratch=scratch)
-        _install_requirements(setting, project=project, log=log, cancel=cancel)
+        _install_requirements(setting, project=project, log=log.path, cancel=cancel)
         found = _look(machine)
         if "apt" in found and "lists" not in found:
             # Many roles install packages without a thought to the lists, for a server that runs has them.
@@ -99,6 +99,17 @@ def apply(
         )
     _judge(step, listener, code=done.code, log=log)
     _report_reads(step, listener, setting=setting, project=project, inventories=inventories)
+
+
+def fetch_requirements(project: AnsibleProject, *, cancel: Cancel, log: Path | None = None) -> bool:
+    """Fetches what the project's requirements.yml asks for and nothing here has; whether anything was missing.
+
+    Every step does this for itself; planning needs it done before, for roles are part of a layer's key.
+    Raises ProvisionError.
+    """
+    with _scratch_folder(project.directory) as scratch:
+        setting = _set_up(project, near=project.root, scratch=scratch)
+        return _install_requirements(setting, project=project, log=log, cancel=cancel)
 
 
 def _find_playbook(step: RolesStep | PlaybookStep, root: Path) -> Path | None:
@@ -136,8 +147,8 @@ def _set_up(project: AnsibleProject, *, near: Path, scratch: Path) -> _Setting:
 
 
 def _install_requirements(
-    setting: _Setting, *, project: AnsibleProject, log: StepLog, cancel: Cancel
-) -> None:
+    setting: _Setting, *, project: AnsibleProject, log: Path | None, cancel: Cancel
+) -> bool:
     wanted = requirements.read_requirements((setting.config.folder, project.root))
     missing = requirements.missing_requirements(wanted, roles=setting.roles, collections=setting.collections)
     if missing:
@@ -146,9 +157,10 @@ def _install_requirements(
             galaxy=project.galaxy,
             config=setting.config,
             env=setting.environment(),
-            log=log.path,
+            log=log,
             cancel=cancel,
         )
+    return bool(missing)
 
 
 def _write_play(step: RolesStep | PlaybookStep, scratch: Path) -> Path:
@@ -300,7 +312,8 @@ def _report_reads(
             for name in ("group_vars", "host_vars")
         ),
     )
-    found = results.uncounted(listener.read, counted=known, root=project.root)
+    roots = (project.root, project.collections, project.galaxy)
+    found = results.uncounted(listener.read, counted=known, roots=roots)
     names = [listener.place(str(path)) for path in found if "__pycache__" not in path.parts]
     if not names:
         return

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,16 @@ class Listener:
         )
 
 
-def uncounted(read: set[Path], *, counted: tuple[str, ...], root: Path) -> tuple[Path, ...]:
-    """Of the files read, those that are neither counted themselves nor in a folder that is."""
-    places = [Path(root, path) for path in counted]
-    return tuple(sorted(file for file in read if not any(file.is_relative_to(place) for place in places)))
+def uncounted(read: set[Path], *, counted: Iterable[str], roots: Iterable[Path]) -> tuple[Path, ...]:
+    """Of the files read, those that are neither counted themselves nor in a folder that is.
+
+    `counted` are paths as a plan has them: absolute, `~/…`, or relative to any of the `roots`.
+    """
+    places = {
+        Path(os.path.normpath(root / os.path.expanduser(path)))  # noqa: PTH111 - before it is joined
+        for path in counted
+        for root in roots
+    }
+    return tuple(
+        sorted(file for file in read if file not in places and not places.intersection(file.parents))
+    )
