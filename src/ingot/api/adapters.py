@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from ingot.api.workspace import Workspace
     from ingot.engine.journal import Place
     from ingot.engine.run import Run
-    from ingot.ports import Backend, Inventory, Provisioner
+    from ingot.model.events import Emit
+    from ingot.model.image import Package
+    from ingot.model.step import Step
+    from ingot.ports import Backend, Cancel, Inventory, Machine, Provisioner
     from ingot.system.tree import FileTree
 
 
@@ -53,29 +56,60 @@ def open_place(workspace: Workspace) -> Callable[[Place, Path], Backend]:
 
 def project_tree(workspace: Workspace) -> FileTree:
     """The files that planning may read: the project's, Ingot's own collections, and those of Python packages."""
-    from ingot.provision.places import collections_path
+    from ingot.definition.roles import installed_collections
     from ingot.system.tree import FileTree
 
-    installed = (Path(entry) for entry in sys.path if entry)
-    return FileTree(
-        workspace.root,
-        collections_path(),
-        *(place for place in installed if (place / "ansible_collections").is_dir()),
-    )
+    found = (place for place in installed_collections() if (place / "ansible_collections").is_dir())
+    return FileTree(workspace.root, *found)
 
 
 def provisioner(workspace: Workspace, run: Run) -> Provisioner:
     """What applies steps in this run."""
-    from ingot.provision.apply import Provisioners
-
-    return Provisioners(root=workspace.root, directory=run.directory, secrets=workspace.loaded.secrets)
+    return _Steps(workspace, run)
 
 
 def inventory() -> Inventory:
     """What reads packages, release and kernel from a machine."""
-    from ingot.provision.inventory import MachineInventory
+    return _Contents()
 
-    return MachineInventory()
+
+class _Steps:
+    """Loads the provisioners with the first step: a build with nothing to do has none."""
+
+    def __init__(self, workspace: Workspace, run: Run) -> None:
+        self._workspace = workspace
+        self._run = run
+
+    @cached_property
+    def _all(self) -> Provisioner:
+        from ingot.provision.apply import Provisioners
+
+        workspace = self._workspace
+        return Provisioners(
+            root=workspace.root, directory=self._run.directory, secrets=workspace.loaded.secrets
+        )
+
+    def apply(self, step: Step, machine: Machine, *, subject: str, emit: Emit, cancel: Cancel) -> None:
+        self._all.apply(step, machine, subject=subject, emit=emit, cancel=cancel)
+
+
+class _Contents:
+    """Loads what reads a machine when there is one to read."""
+
+    @cached_property
+    def _reader(self) -> Inventory:
+        from ingot.provision.inventory import MachineInventory
+
+        return MachineInventory()
+
+    def packages(self, machine: Machine) -> tuple[Package, ...]:
+        return self._reader.packages(machine)
+
+    def os_release(self, machine: Machine) -> Mapping[str, str]:
+        return self._reader.os_release(machine)
+
+    def kernel(self, machine: Machine) -> str:
+        return self._reader.kernel(machine)
 
 
 def ansible_version() -> str:
