@@ -164,7 +164,7 @@ def _state(path: str) -> Saved | None:
     return {"text": text, "mode": stat.S_IMODE(found.st_mode), "owner": [found.st_uid, found.st_gid]}
 
 
-def head(path: str, size: int = 65536) -> str | None:
+def head(path: str, size: int = 16384) -> str | None:
     """The beginning of a file, bytes as Latin-1; None for what is not one."""
     try:
         with open(path, "rb") as file:

@@ -14,6 +14,7 @@ device, export. Nothing of it is seen in the builder's own mount namespace.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -36,6 +37,8 @@ from ingot.ports import Cancel
 from ingot.system import process
 
 _SOURCE = Path(ingot.__file__).parent.parent
+_SEND_BUFFER = 32  # SO_SNDBUFFORCE: beyond the limit for ordinary users
+_LARGEST = 1 << 22
 _PATIENCE = Seconds(60.0)
 _CREDENTIALS = struct.Struct("iII")
 _OPTIONS = {"ext4": (), "xfs": ("nouuid",), "btrfs": ()}
@@ -74,7 +77,7 @@ class HeldDisk:
         self._control = control
         self.pid = 0
         """The worker's process id on the builder."""
-        self.raw = folder / "disk"
+        self.raw = folder / "export" / "disk"
         """The whole disk as a file, once exported."""
         self.root = folder / "root"
         """Where the root file system is mounted, once it is."""
@@ -114,7 +117,7 @@ class HeldDisk:
         self.exported = None
 
     def read(self, *paths: str) -> list[str | None]:
-        """The first 64 KiB of files on the mounted disk (Latin-1), its links followed within it; None for no file."""
+        """The first 16 KiB of files on the mounted disk (Latin-1), its links followed within it; None for no file."""
         return list(self.ask("read", paths=list(paths))["texts"])
 
     def tool(self, argv: Sequence[str], *, text: str = "", cancel: Cancel | None = None) -> str:
@@ -167,7 +170,7 @@ class HeldDisk:
     def _send(self, do: str, **what: object) -> None:
         try:
             self._control.send(json.dumps({"do": do, **what}).encode())
-        except OSError as error:
+        except BrokenPipeError as error:
             raise self._lost() from error
 
     def _receive(self, seconds: Seconds, cancel: Cancel | None) -> tuple[dict[str, Any], int]:
@@ -178,7 +181,7 @@ class HeldDisk:
             if time.monotonic() > deadline:
                 raise DeadlineError("the process that holds the disk did not answer within its time limit")
         size = socket.CMSG_SPACE(_CREDENTIALS.size)
-        message, extra, _, _ = self._control.recvmsg(1 << 22, size)
+        message, extra, _, _ = self._control.recvmsg(_LARGEST, size)
         if not message:
             raise self._lost()
         # The kernel gives the sender's process id as we see it, whatever it is in the sender's namespace.
@@ -189,8 +192,8 @@ class HeldDisk:
 
     def _lost(self) -> BackendError:
         said = b""
-        if self._worker.stderr and self._worker.poll() is not None:
-            said = self._worker.stderr.read()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            said = self._worker.communicate(timeout=5.0)[1] or b""
         last = said.decode(errors="replace").strip().splitlines()[-1:] or ["no reason given"]
         return BackendError(f"the process that holds the disk ended: {last[0]}")
 
@@ -209,6 +212,8 @@ def hold(folder: Path) -> Iterator[HeldDisk]:
     folder.mkdir(parents=True, exist_ok=True)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, _SEND_BUFFER, _LARGEST)  # a bundle of certificates is one message
     argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
     worker = process.spawn(
         [*argv, *python_argv("ingot.backends.local.worker", str(theirs.fileno()), str(folder))],

@@ -8,7 +8,7 @@ Paths of the disk are never resolved from here, for links on it may point anywhe
 """
 
 # Without pathlib, whose imports would cost a good part of the start-up time.
-# ruff: noqa: PTH102, PTH110, PTH119, PTH123
+# ruff: noqa: PTH102, PTH110, PTH119, PTH120, PTH123
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Worker:
 
     def __init__(self, control: int, folder: str) -> None:
         self.control = control
-        self.disk = f"{folder}/disk"
+        self.disk = f"{folder}/export/disk"
         self.root = f"{folder}/root"
         self._daemon = 0
         self._writable = False
@@ -47,7 +47,11 @@ class Worker:
     def export(self, argv: list[str], writable: bool) -> Answer:
         """Starts the storage daemon, which shows the disk as a raw file."""
         pid_file = f"{self.disk}.pid"
-        self.run([*argv, "--pidfile", pid_file, "--daemonize"])
+        # In a mount namespace of its own, made before the disk is mounted: were the daemon the last process of the
+        # one with the mount, it would unmount as it exits, and wait for itself to answer. What it mounts below
+        # `export` is seen here, for that is shared.
+        apart = ["unshare", "--mount", "--propagation", "unchanged"]
+        self.run([*apart, *argv, "--pidfile", pid_file, "--daemonize"])
         self._daemon = int(_read(pid_file))
         self._writable = writable
         with open(self.disk, "rb") as file:
@@ -295,6 +299,10 @@ def main(words: list[str]) -> None:
     kernel.mount("ingot", folder, "tmpfs", data="mode=0700,size=4m")
     worker = Worker(control, folder)
     os.mkdir(worker.root)
+    export = os.path.dirname(worker.disk)
+    os.mkdir(export)
+    kernel.mount("ingot", export, "tmpfs", data="mode=0700,size=1m")
+    kernel.mount("", export, flags=kernel.SHARED)
     os.close(os.open(worker.disk, os.O_CREAT | os.O_WRONLY, 0o600))
     os.write(control, b'{"ready": true}')
     worker.serve()
