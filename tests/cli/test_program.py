@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -268,3 +269,23 @@ def test_a_bug_leaves_its_traceback_in_a_file(
     assert str(file) in said.err
     assert "ZeroDivisionError" in file.read_text()
     assert "Traceback" not in said.err
+
+
+def test_what_requirements_ask_for_is_fetched_before_the_definition_is_read(
+    ingot: Ingot, project: Path, tmp_path: Path
+) -> None:
+    role = tmp_path / "elsewhere" / "motd" / "tasks"
+    role.mkdir(parents=True)
+    (role / "main.yml").write_text("- ansible.builtin.debug: {msg: hello}\n")
+    (role.parent / "meta").mkdir()
+    (role.parent / "meta" / "main.yml").write_text("galaxy_info: {role_name: motd}\n")
+    subprocess.run(
+        ["tar", "-czf", "motd.tar.gz", "-C", str(role.parent.parent), "motd"], cwd=project, check=True
+    )
+    (project / "requirements.yml").write_text("roles:\n  - {name: motd, src: ./motd.tar.gz}\n")
+    write_project(project, DEFINITION.replace("packages: [hwloc]", "roles: [motd]"))
+    assert ingot("validate").code == 2
+    said = ingot("build", "--json")
+    assert said.code == 0, said.err
+    assert (project / ".ingot/galaxy/roles/motd/tasks/main.yml").is_file()
+    assert ingot("plan", "--detailed-exitcode").code == 0

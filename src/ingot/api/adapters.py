@@ -7,7 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ingot.model.events import Progress
 from ingot.ports import BackendSettings
+
+REQUIREMENTS = (
+    "requirements.yml",
+    "requirements.yaml",
+    "roles/requirements.yml",
+    "collections/requirements.yml",
+)
 
 if TYPE_CHECKING:
     from ingot.api.workspace import Workspace
@@ -56,11 +64,33 @@ def open_place(workspace: Workspace) -> Callable[[Place, Path], Backend]:
 
 def project_tree(workspace: Workspace) -> FileTree:
     """The files that planning may read: the project's, Ingot's own collections, and those of Python packages."""
-    from ingot.definition.roles import installed_collections
+    from ingot.definition.roles import GALAXY, installed_collections
     from ingot.system.tree import FileTree
 
     found = (place for place in installed_collections() if (place / "ansible_collections").is_dir())
-    return FileTree(workspace.root, *found)
+    return FileTree(workspace.root, workspace.root / GALAXY, *found)
+
+
+def fetch_requirements(workspace: Workspace, *, emit: Emit, cancel: Cancel) -> None:
+    """Fetches the roles and collections of the project's requirements.yml that are not there yet.
+
+    Before the definition is read: what its steps name, and their keys, may lie in what is fetched.
+    """
+    from ingot.definition.roles import GALAXY
+
+    root = workspace.project.absolute()
+    if not any((root / name).is_file() for name in REQUIREMENTS):
+        return
+    from ingot.provision.ansible import AnsibleProject
+    from ingot.provision.ansible import fetch_requirements as fetch
+    from ingot.provision.places import collections_path
+
+    emit(Progress(what="looking at what requirements.yml asks for", done=0))
+    workspace.state.cache.mkdir(parents=True, exist_ok=True)
+    project = AnsibleProject(
+        root=root, directory=workspace.state.cache, collections=collections_path(), galaxy=root / GALAXY
+    )
+    fetch(project, cancel=cancel)
 
 
 def provisioner(workspace: Workspace, run: Run) -> Provisioner:

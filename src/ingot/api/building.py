@@ -42,6 +42,7 @@ def build(workspace: Workspace, wish: Wish, *, emit: Emit, cancel: Cancel) -> Bu
     from ingot.engine.sweep import sweep
     from ingot.stores.catalog import Catalog
 
+    adapters.fetch_requirements(workspace, emit=emit, cancel=cancel)
     plans = workspace.plans(wish.names, targets=wish.targets, locked=wish.locked, keep_pins=True, emit=emit)
     sweep(workspace.state.runs, adapters.open_place(workspace), emit=emit)
     finished = Finished()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ingot.model.lock import Lock
     from ingot.model.plan import Plan
     from ingot.planning.explain import LayerNews
+    from ingot.ports import Cancel
 
 
 def validate(workspace: Workspace) -> Valid:
@@ -33,11 +34,13 @@ def validate(workspace: Workspace) -> Valid:
     )
 
 
-def lock(workspace: Workspace, *, update: bool, dry_run: bool, emit: Emit) -> Locked:
-    """Pins what is missing, or everything anew."""
+def lock(workspace: Workspace, *, update: bool, dry_run: bool, emit: Emit, cancel: Cancel) -> Locked:
+    """Pins what is missing, or everything anew; what requirements.yml asks for is fetched first."""
     from ingot.definition import lock as locks
     from ingot.definition.fetch import fetch
 
+    if not dry_run:
+        adapters.fetch_requirements(workspace, emit=emit, cancel=cancel)
     before = locks.read(workspace.root)
     emit(Progress(what="looking up what to pin", done=0))
     after = locks.resolve(workspace.definition, before, update=update, fetch=fetch)

@@ -128,11 +128,18 @@ class Workspace:
 
         return planning.validate(self)
 
-    def lock(self, *, update: bool = False, dry_run: bool = False, emit: Emit = ignore) -> Locked:
+    def lock(
+        self,
+        *,
+        update: bool = False,
+        dry_run: bool = False,
+        emit: Emit = ignore,
+        cancel: Cancel | None = None,
+    ) -> Locked:
         """Pins what is not pinned yet; with `update`, everything anew. Raises BackendError where it can't be seen."""
         from ingot.api import planning
 
-        return planning.lock(self, update=update, dry_run=dry_run, emit=emit)
+        return planning.lock(self, update=update, dry_run=dry_run, emit=emit, cancel=cancel or _never())
 
     def plans(
         self,

@@ -66,6 +66,6 @@ def lock_command(options: Options, update: bool) -> None:
     The first build pins what is missing by itself. Commit `ingot.lock`: the same pins give the same keys.
     """
     session = Session(options)
-    with session.listening() as emit:
-        locked = session.workspace.lock(update=update, dry_run=options.dry_run, emit=emit)
+    with session.working() as (emit, cancel):
+        locked = session.workspace.lock(update=update, dry_run=options.dry_run, emit=emit, cancel=cancel)
     session.answer(locked, answers.locked(locked, dry_run=options.dry_run))

@@ -15,6 +15,8 @@ from ingot.definition.nodes import plain
 from ingot.definition.yaml import parse_yaml
 
 _PERSONAL_ROLES = ("~/.ansible/roles", "/usr/share/ansible/roles", "/etc/ansible/roles")
+GALAXY = Path(".ingot", "galaxy")
+"""Where a build puts what the project's requirements.yml asks for."""
 _PERSONAL_COLLECTIONS = ("~/.ansible/collections", "/usr/share/ansible/collections")
 
 
@@ -52,6 +54,7 @@ class RoleSearch:
         folders = [
             *self.configured("roles_path"),
             self.root / "roles",
+            self.root / GALAXY / "roles",
             *map(_home, _PERSONAL_ROLES),
             self.root,
         ]
@@ -83,6 +86,7 @@ class RoleSearch:
     def _collection_folders(self) -> Iterator[Path]:
         yield from self.configured("collections_path", "collections_paths")
         yield self.root / "collections"
+        yield self.root / GALAXY
         yield self.root
         yield from map(_home, _PERSONAL_COLLECTIONS)
         yield from self.installed
