@@ -152,6 +152,7 @@ SCREENS: dict[str, Sequence[Line]] = {
     "listed-nothing": answers.listed([]),
     "inspected": answers.inspected(INSPECTED, verbose=1),
     "history": answers.history(INSPECTED, columns=0),
+    "run": answers.run(RUN),
     "runs": answers.runs([RUN], columns=0),
     "garbage": answers.garbage(Garbage(drops=(DROPPED,), runs=("r",), kept=Bytes(GIB)), done=True, columns=0),
     "garbage-nothing": answers.garbage(Garbage(kept=Bytes(GIB)), done=True, columns=0),

@@ -9,6 +9,7 @@ import pytest
 from ingot.cli.render import replay, steady
 from ingot.cli.render.line import Line, draw, text, width
 from ingot.cli.render.progress import Now, fold
+from ingot.cli.render.screen import choose
 from ingot.model.events import Event, LayerStarted, as_json
 
 from .golden import DATA, compare
@@ -84,3 +85,23 @@ def test_events_survive_their_json_lines() -> None:
 def test_a_torn_line_and_an_unknown_kind_are_passed_over() -> None:
     lines = ['{"event": "Warned", "message": "m"}', '{"event": "FromTheFuture"}', '{"event": "Warn']
     assert [type(event).__name__ for event in replay.read(lines)] == ["Warned"]
+
+
+@pytest.mark.parametrize(
+    ("terminal", "environment", "live", "colour"),
+    [
+        (True, {"TERM": "xterm"}, True, True),
+        (True, {"TERM": "xterm", "NO_COLOR": "1"}, True, False),
+        (True, {"TERM": "xterm", "NO_COLOR": ""}, True, True),
+        (True, {"TERM": "xterm", "CI": "true"}, False, True),
+        (True, {"TERM": "xterm", "CI": "false"}, True, True),
+        (True, {"TERM": "dumb"}, False, False),
+        (False, {"TERM": "xterm"}, False, False),
+    ],
+)
+def test_the_screen_is_chosen_by_where_we_write(
+    terminal: bool, environment: dict[str, str], live: bool, colour: bool
+) -> None:
+    screen = choose(terminal=terminal, columns=80, environment=environment)
+    assert (screen.live, screen.colour) == (live, colour)
+    assert screen.columns == (80 if terminal else 0)

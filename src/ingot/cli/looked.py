@@ -10,7 +10,7 @@ from ingot.cli.complete import images
 from ingot.cli.options import Options, Verb
 from ingot.cli.render import answers, replay
 from ingot.cli.session import Session
-from ingot.cli.trouble import print_document
+from ingot.cli.trouble import print_document, show
 
 _ALL = click.option("--all", "everything", is_flag=True, help="Every version, not only the newest.")
 
@@ -78,6 +78,6 @@ def logs_command(options: Options, run: str, listed: bool) -> None:
             {"run": found.id, "folder": str(found.folder), "events": [json.loads(e) for e in events]}
         )
         return
+    show(answers.run(found))
     for line in replay.draw(replay.read(events), verbose=options.verbose):
         sys.stdout.write(line + "\n")
-    sys.stderr.write(f"its logs: {found.folder}\n")

@@ -25,7 +25,7 @@ from ingot.errors import CancelledError, IngotError, UsageError
 def screen_of(stream: IO[str]) -> Screen:
     """The kind of screen that a stream of ours is."""
     terminal = stream.isatty()
-    columns = shutil.get_terminal_size().columns if terminal else 100
+    columns = shutil.get_terminal_size().columns if terminal else 0
     return choose(terminal=terminal, columns=columns, environment=os.environ)
 
 

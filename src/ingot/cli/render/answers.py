@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ingot.cli.render import errors
-from ingot.cli.render.line import Line, Span, Style
+from ingot.cli.render.line import Line, Span, Style, width
 from ingot.cli.render.tables import Cell, pairs, table
 from ingot.model.digest import short
 from ingot.model.image import CheckRun, Outcome
@@ -24,6 +24,7 @@ from ingot.model.views import (
     Valid,
 )
 
+_STATES: dict[str, Style] = {"failed": "red", "interrupted": "yellow", "running": "cyan", "done": "green"}
 _CHECKS: dict[str, Style] = {"passed": "green", "failed": "red", "not run": "dim"}
 
 
@@ -104,7 +105,7 @@ def failures(values: Sequence[Outcome]) -> tuple[Line, ...]:
 
 
 def listed(values: Sequence[Listed], *, columns: int = 0) -> tuple[Line, ...]:
-    """The catalog's images as a table."""
+    """The catalog's images as a table; where they lie too, if that fits on the screen."""
     if not values:
         return ((("nothing was built yet", ""), ("  ingot build", "dim")),)
     rows: list[tuple[Cell, ...]] = [
@@ -121,7 +122,10 @@ def listed(values: Sequence[Listed], *, columns: int = 0) -> tuple[Line, ...]:
         for value in values
     ]
     heads = ("image", "target", "version", "digest", "disk", "built", "checks", "ref")
-    return table(heads, rows, right=(2, 4), columns=columns)
+    whole = table(heads, rows, right=(2, 4))
+    if not columns or max(width(line) for line in whole) <= columns:
+        return whole
+    return table(heads[:-1], [row[:-1] for row in rows], right=(2, 4), columns=columns)
 
 
 def inspected(value: Inspected, *, verbose: int) -> tuple[Line, ...]:
@@ -182,18 +186,28 @@ def runs(values: Sequence[SeenRun], *, columns: int) -> tuple[Line, ...]:
     """Runs as a table, the newest first."""
     if not values:
         return ((("no runs yet", ""),),)
-    colour: dict[str, Style] = {"failed": "red", "interrupted": "yellow", "running": "cyan", "done": "green"}
     rows: list[tuple[Cell, ...]] = [
         (
             (value.id, "bold"),
             value.verb,
-            (value.state, colour.get(value.state, "")),
+            (value.state, _STATES.get(value.state, "")),
             format_seconds(value.seconds) if value.exit_code is not None else "",
             (" ".join(value.plans), "dim"),
         )
         for value in values
     ]
     return table(("run", "verb", "state", "time", "images"), rows, right=(3,), columns=columns)
+
+
+def run(value: SeenRun) -> tuple[Line, ...]:
+    """One run's headline: what it was, how it ended, and where all that it left lies."""
+    took = f" in {format_seconds(value.seconds)}" if value.exit_code is not None else ""
+    head: Line = (
+        (value.id, "bold"),
+        (f"  {value.verb} {' '.join(value.plans)}".rstrip(), ""),
+        (f"  {value.state}{took}", _STATES.get(value.state, "")),
+    )
+    return (head, *_labelled("  ", str(value.folder)))
 
 
 def exported(value: Exported, *, dry_run: bool) -> tuple[Line, ...]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Screen:
-    """`live` screens may be redrawn; `columns` is their width."""
+    """`live` screens may be redrawn; `columns` is a terminal's width, 0 where nothing needs to be cut."""
 
     live: bool = False
     colour: bool = False
-    columns: int = 100
+    columns: int = 0
 
 
 def choose(*, terminal: bool, columns: int, environment: Mapping[str, str]) -> Screen:
@@ -23,5 +23,5 @@ def choose(*, terminal: bool, columns: int, environment: Mapping[str, str]) -> S
     return Screen(
         live=terminal and not dumb and not robot,
         colour=terminal and not dumb and not bare,
-        columns=max(columns, 40) if terminal else 100,
+        columns=max(columns, 40) if terminal else 0,
     )
