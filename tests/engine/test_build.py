@@ -254,6 +254,13 @@ def test_a_secret_on_the_finished_disk_fails_the_build_and_names_the_place(works
     assert workshop.store.layer(plan.key) is None
 
 
+def test_a_secret_found_everywhere_is_told_to_be_too_ordinary(workshop: Workshop) -> None:
+    workshop.secrets = {"token": Secret("password")}
+    with pytest.raises(LeakError) as caught:
+        workshop.build(plan_of(*(text(f"/usr/share/{n}", "enter password") for n in range(21))))
+    assert "so ordinary is no secret" in caught.value.hint
+
+
 def test_the_runs_own_keys_are_looked_for(workshop: Workshop) -> None:
     body = "AAAAC3NzaC1lZDI1NTE5AAAAIKz"
     plan = plan_of(text("/root/.ssh/authorized_keys", f"ssh-ed25519 {body} ingot"))

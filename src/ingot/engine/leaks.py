@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ingot.model.secret import Secret
 from ingot.ports import Cancel, Finding, Machine, MachineHost, Needle
 
 _SHORTEST = 6  # shorter ones are found by chance
+_ORDINARY = 20  # places; so many hold a word of some language or a piece of an alphabet
 _PRIVATE = b"-----BEGIN OPENSSH PRIVATE KEY-----"
 _LARGEST_KEY = 16 * 2**10
 
@@ -68,8 +70,14 @@ def key_needles(directory: Path) -> Iterator[Needle]:
 def _leak(findings: Sequence[Finding]) -> LeakError:
     listed = "; ".join(f"{finding.what} at {finding.where}" for finding in findings[:8])
     more = f" and {len(findings) - 8} more" if len(findings) > 8 else ""
+    hint = "remove it in the step that leaves it there, or keep it in memory (/run) only"
+    common = Counter(finding.what for finding in findings).most_common(1)[0]
+    if common[1] > _ORDINARY:
+        hint = (
+            f"{common[0]} stands in {common[1]} places: a value so ordinary is no secret; choose a longer one"
+        )
     return LeakError(
         f"the finished disk holds what may not be in an image: {listed}{more}",
-        hint="remove it in the step that leaves it there, or keep it in memory (/run) only",
+        hint=hint,
         findings=tuple(findings),
     )
