@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import logging
 import os
 import shutil
 import signal
@@ -72,7 +73,16 @@ def play(order: dict[str, Any], engine: str) -> None:
     callback_loader.add_directory(str(Path(__file__).with_name("callback")))
     _record(records, order["mark"], {"kind": "engine", "engine": engine})
     sys.addaudithook(_reads(records, order["mark"], tuple(order["uncounted"])))
-    PlaybookCLI.cli_executor(arguments)
+    code: Any = 1
+    try:
+        PlaybookCLI.cli_executor(arguments)
+    except SystemExit as end:
+        code = end.code
+    # What Python and mitogen would now take apart piece by piece, the warden ends at once.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else bool(code))
 
 
 def leave(code: int, scratch: Path) -> None:
