@@ -103,6 +103,14 @@ def test_packer_reads_along(ingot: Ingot, project: Path) -> None:
     assert (project / "packer-manifest.json").read_text() == before
 
 
+def test_a_file_that_is_no_packer_manifest_is_left_alone_with_a_warning(ingot: Ingot, project: Path) -> None:
+    (project / "packer-manifest.json").write_text("[]")
+    said = ingot("build", "node")
+    assert said.code == 0
+    assert "warning: the project's manifest was not written" in said.err
+    assert (project / "packer-manifest.json").read_text() == "[]"
+
+
 def test_a_failed_build_tells_what_failed_and_how_to_go_on(ingot: Ingot, project: Path) -> None:
     write_project(project, DEFINITION.replace("hwloc", "broken"))
     said = ingot("build")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from ingot.api import adapters
 from ingot.api.outcomes import as_record, error_of, exit_code, failed_outcome, first_of
-from ingot.errors import CancelledError, IngotError, PlanError
-from ingot.model.events import BuildFinished, Emit, Event, LayerFinished
+from ingot.errors import CancelledError, IngotError, PlanError, UsageError
+from ingot.model.events import BuildFinished, Emit, Event, LayerFinished, Warned
 from ingot.model.image import LayerRecord, Outcome
 from ingot.model.units import Bytes, Seconds
 from ingot.model.views import Built
@@ -202,8 +202,13 @@ def write_packer_manifest(outcomes: Sequence[Outcome], *, folder: Path, run: Run
         return
     packer_manifest.write(run.directory / packer_manifest.NAME, builds, run=run.id, force=True)
     ours = folder / packer_manifest.NAME
-    if not ours.exists() or any(outcome.status == "built" for outcome in outcomes):
+    if ours.exists() and all(outcome.status != "built" for outcome in outcomes):
+        return
+    try:
         packer_manifest.write(ours, builds, run=run.id)
+    except (UsageError, OSError) as error:  # the images are there and recorded: no reason to fail
+        hint = f"this run's own is {run.directory / packer_manifest.NAME}"
+        run.emit(Warned(message=f"the project's manifest was not written: {error}", hint=hint))
 
 
 def _packer_build(outcome: Outcome) -> packer_manifest.PackerBuild:
