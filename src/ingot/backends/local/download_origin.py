@@ -281,5 +281,9 @@ class Download:
 
     def _await_more(self, place: int) -> tuple[int, str]:
         with self._changed:
-            self._changed.wait_for(lambda: self._written > place or self._state != "running", 1.0)
-            return self._written, self._state
+            self._changed.wait_for(lambda: self._available() > place or self._state != "running", 1.0)
+            return self._available(), self._state
+
+    def _available(self) -> int:
+        # Whoever has the last byte has the file, so it is held back until all is known to be right.
+        return self._written if self._state == "done" else min(self._written, self.total - 1)
