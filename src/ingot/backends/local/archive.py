@@ -209,12 +209,12 @@ _SAYINGS = (
      "check `debootstrap:` (for example `bookworm` or `trixie`), `mirror:` and `security:`"),
     (r"404 .*\[IP|404  ?Not Found", "the archive {mirror} has not got a file that its lists name or that they need",
      "the mirror may be in the midst of an update; try again, or use another `mirror:`"),
-    (r"(?:Could not connect to|Could not resolve|Unable to connect to|Cannot initiate|Failed to fetch|502 )",
-     "the archive {mirror} could not be reached", "check the network, `http_proxy`, and the base's `mirror:`"),
     (r"No space left on device|Disk full|don't have enough free space",
      "the builder's disk is full", "free some space below the state folder; `ingot gc` drops layers"),
     (r"Hash Sum mismatch", "the archive {mirror} gave a file that does not match its lists",
      "the mirror may be in the midst of an update; try again, or use another `mirror:`"),
+    (r"(?:Could not connect to|Could not resolve|Unable to connect to|Cannot initiate|Failed to fetch|502 )",
+     "the archive {mirror} could not be reached", "check the network, `http_proxy`, and the base's `mirror:`"),
 )  # fmt: skip
 
 
