@@ -293,7 +293,8 @@ def _check_count(run: CheckRun) -> Span:
     skipped = len(run.results) - passed - failed
     words = [f"{passed} passed", *([f"{failed} failed"] if failed else [])]
     words += [f"{skipped} skipped"] if skipped else []
-    text = f"{', '.join(words)} ({run.machine}, booted in {format_seconds(run.boot_seconds)})"
+    where = f" ({run.machine}, booted in {format_seconds(run.boot_seconds)})" if run.machine else ""
+    text = ", ".join(words) + where
     return (text, "green" if run.passed else "red")
 
 
