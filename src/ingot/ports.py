@@ -129,6 +129,8 @@ class Needle:
 
     name: str
     value: Secret
+    fresh: bool = False
+    """Made by this very run: no layer that was there before it can hold it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

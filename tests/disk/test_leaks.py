@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingot.disk.leaks import scan_blocks, scan_disk, scan_tree
+from ingot.disk.leaks import scan_blocks, scan_tree
 from ingot.model.secret import Secret
 from ingot.ports import Finding, Needle
 
@@ -32,6 +32,15 @@ TOKENS = {
     "Google API key": b"AIza" + b"SyA" + b"a8Zt0kP3" * 4,
     "JSON web token": b"eyJhbGciOi" + b"JIUzI1NiJ9.eyJzdWIiOiIxIn0." + b"a8Zt0kP3" * 4,
 }
+
+
+def scan_disk(
+    root: Path, chunks: Iterable[tuple[int, bytes]], needles: Sequence[Needle]
+) -> tuple[Finding, ...]:
+    """Files first, then blocks: what is told or exempt as a file is not told again as a block."""
+    known: set[bytes] = set()
+    found = list(scan_tree(root, needles, known=known))
+    return (*found, *scan_blocks(chunks, needles, known=known))
 
 
 def chunked(data: bytes, size: int, *, start: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -115,6 +124,18 @@ def test_private_keys_are_found_with_real_and_with_escaped_line_ends(key: bytes)
 def test_two_keys_are_two_finds_and_copies_are_one(key: bytes, other_key: bytes) -> None:
     data = key + bytes(5000) + key.replace(b"\n", b"\\n") + bytes(5000) + other_key
     assert len(list(scan_blocks([(0, data)], []))) == 2
+
+
+def test_what_a_layer_above_hides_is_not_told_but_remembered(key: bytes) -> None:
+    below = bytes(4096) + key + bytes(4096) + SECRET.encode()
+    now = bytearray(below)
+    now[4096 : 4096 + len(key)] = bytes(len(key))
+    hidden: list[int] = []
+    found = scan_blocks(
+        [(0, below)], [NEEDLE], shown=lambda at, length: bytes(now[at : at + length]), hidden=hidden
+    )
+    assert [finding.what for finding in found] == ["db_password"]
+    assert len(hidden) == 1 and 4096 <= hidden[0] < 4200
 
 
 def test_a_gap_between_chunks_joins_nothing() -> None:

@@ -33,6 +33,9 @@ from ingot.disk.packaged import Packaged
 from ingot.model.units import format_bytes
 from ingot.ports import Cancel, Finding, Needle
 
+Read = Callable[[int, int], bytes]
+"""Reads a disk: (offset, length)."""
+
 _WINDOW = 2**20
 _ZEROS = bytes(_WINDOW)
 
@@ -46,23 +49,6 @@ _NAMED: dict[str, tuple[str, re.Pattern[bytes]]] = {
     ".dockerconfigjson": ("password for a registry", re.compile(rb'"auth"\s*:\s*"[A-Za-z0-9+/=]{8,}"')),
 }
 _DOCKER = re.compile(rb'"auth"\s*:\s*"[A-Za-z0-9+/=]{8,}"')
-
-
-def scan_disk(
-    root: Path,
-    chunks: Iterable[tuple[int, bytes]],
-    needles: Sequence[Needle],
-    *,
-    since: int | None = None,
-    cancel: Cancel | None = None,
-) -> tuple[Finding, ...]:
-    """What a disk holds that it must not: files first, then blocks that hold what no file does.
-
-    `root` is where the disk is mounted, `chunks` are its blocks to read, `since` is as in `scan_tree`.
-    """
-    known: set[bytes] = set()
-    found = list(scan_tree(root, needles, since=since, known=known, cancel=cancel))
-    return (*found, *scan_blocks(chunks, needles, known=known, cancel=cancel))
 
 
 def scan_tree(
@@ -99,20 +85,35 @@ def scan_blocks(
     chunks: Iterable[tuple[int, bytes]],
     needles: Sequence[Needle],
     *,
-    known: Iterable[bytes] = (),
+    known: set[bytes] | None = None,
+    shown: Read | None = None,
+    before: Read | None = None,
+    hidden: list[int] | None = None,
     cancel: Cancel | None = None,
 ) -> Iterator[Finding]:
     """Leaks in raw bytes. A chunk is (offset on the disk, bytes), of any size, in the order of offsets.
 
     A match across two chunks is found where the second begins at the end of the first. Each secret is told once,
-    with the first place; none whose fingerprint is in `known`.
+    with the first place; none whose fingerprint is in `known`, to which those told are added.
+
+    Where the chunks are those of a layer with others above it, `shown` reads the disk as it is now: what is not
+    seen there any more is not told, and its offset is added to `hidden`. `before` reads the disk as it was when it was
+    found clean: what was there already is not told. (A write into a cluster copies its neighbours too.)
     """
-    told = set(known)
+    known = set() if known is None else known
     for literal, at, secret in _search(chunks, (*needle_literals(needles), *pattern_literals()), cancel):
         mark = fingerprint(secret)
-        if mark not in told:
-            told.add(mark)
-            yield Finding(what=literal.what, where=f"block at byte {at} ({format_bytes(at)})")
+        if mark in known:
+            continue
+        length = len(literal.text) + len(secret) + AHEAD
+        if shown and secret not in shown(at, length):
+            if hidden is not None:
+                hidden.append(at)
+            continue
+        if before and literal.follows and secret in before(at, length):
+            continue
+        known.add(mark)
+        yield Finding(what=literal.what, where=f"block at byte {at} ({format_bytes(at)})")
 
 
 def _masked(path: str, secrets: Sequence[Literal]) -> str:

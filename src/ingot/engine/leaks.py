@@ -60,11 +60,12 @@ def key_needles(directory: Path) -> Iterator[Needle]:
             inside = [line for line in lines if line and not line.startswith("-----")]
             # The first lines say "ed25519" and are alike in all keys; the private half begins later.
             yield from (
-                Needle(name=f"the run's private key {path.name}", value=Secret(x)) for x in inside[2:4]
+                Needle(name=f"the run's private key {path.name}", value=Secret(x), fresh=True)
+                for x in inside[2:4]
             )
         elif path.suffix == ".pub" and data.startswith(b"ssh-") and data.count(b" ") >= 1:
             body = data.decode("ascii", errors="ignore").split()[1]
-            yield Needle(name=f"the run's public key {path.name}", value=Secret(body))
+            yield Needle(name=f"the run's public key {path.name}", value=Secret(body), fresh=True)
 
 
 def _leak(findings: Sequence[Finding]) -> LeakError:

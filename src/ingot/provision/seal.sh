@@ -188,13 +188,15 @@ refresh_initramfs() {
     # shellcheck disable=SC2086 # no path of these has a space
     is_stale "/boot/initrd.img-$1" $inputs /etc/initramfs-tools /usr/share/initramfs-tools /lib/firmware || return 0
     echo "making the initramfs of $1 anew"
-    if [ -e "/boot/initrd.img-$1" ]; then update-initramfs -u -k "$1"; else update-initramfs -c -k "$1"; fi
+    how=-u
+    [ -e "/boot/initrd.img-$1" ] || how=-c
+    update-initramfs "$how" -k "$1" || fail "update-initramfs could not make the initramfs of $1"
   elif command -v dracut >/dev/null; then
     # shellcheck disable=SC2086
     is_stale "/boot/initramfs-$1.img" $inputs /etc/dracut.conf /etc/dracut.conf.d /usr/lib/dracut /lib/firmware ||
       return 0
     echo "making the initramfs of $1 anew"
-    dracut --force "/boot/initramfs-$1.img" "$1"
+    dracut --force "/boot/initramfs-$1.img" "$1" || fail "dracut could not make the initramfs of $1"
   fi
 }
 

@@ -20,12 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ingot.backends.local import blocks, chain, login, network
-from ingot.backends.local.grow import grow_file_system, grow_partition
+from ingot.backends.local import chain, login, network, scans
+from ingot.backends.local.grow import grow_mounted, grow_partition, grow_unmounted
 from ingot.backends.local.holder import HeldDisk, hold
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
-from ingot.disk import leaks
 from ingot.errors import BackendError, RefusedError
 from ingot.model.digest import plain
 from ingot.model.events import Emit
@@ -141,19 +140,20 @@ class Chroot:
         return self._chain[-1] if len(self._chain) < LONGEST else None
 
     def scan(self, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
-        """What the detached disk must not hold: its files, and the blocks written since the last scanned layer."""
+        """What the detached disk must not hold: in files and blocks that no earlier scan found clean."""
         self.detach(trim=True)
         held = self._open(cancel)
         paths = self._files()
         held.export(paths, writable=False, cancel=cancel)
         held.mount(read_only=True)
         try:
-            scanned = max((n for n, record in enumerate(self._chain, start=1) if record.scanned), default=0)
-            raw = held.outside(held.raw)
-            found = (
-                block for path in paths[scanned:] for block in blocks.read_blocks(path, raw, cancel=cancel)
-            )
-            return leaks.scan_disk(held.outside(held.root), found, needles, cancel=cancel)
+            records = (*self._chain, None)
+            parts = [
+                scans.Part(file=path, record=record) for path, record in zip(paths, records, strict=True)
+            ]
+            notes = scans.Notes(self._folder.parent.parent / "scans", needles)
+            root, raw = held.outside(held.root), held.outside(held.raw)
+            return scans.scan(root, raw, parts, needles, notes=notes, cancel=cancel)
         finally:
             held.unmount(trim=False)
             held.unexport()
@@ -196,10 +196,11 @@ class Chroot:
         held.export(self._files(), writable=True, cancel=cancel)
         if grows:
             grow_partition(held, self._files(), cancel=cancel)
+            grow_unmounted(held, cancel=cancel)
         device = held.mount()
         files.write_atomically(self._folder / "loop", _loop(device) + "\n")
         if grows:
-            grow_file_system(held, device)
+            grow_mounted(held)
 
     def _start(self, held: HeldDisk, *, pam: bool, cancel: Cancel) -> SshAccess:
         around = self._around
@@ -243,6 +244,7 @@ def _visitors() -> list[dict[str, object]]:
     return [
         {"path": "/usr/sbin/policy-rc.d", "text": _POLICY, "mode": 0o755},
         {"path": "/etc/resolv.conf", "text": network.RESOLV_CONF, "mode": 0o644},
+        {"path": "/etc/hosts", "text": "127.0.0.1 localhost\n", "mode": 0o644, "only_if_missing": True},
         {"path": "/etc/apt/apt.conf.d/99ingot", "link": "/run/ingot/apt.conf"},
         {"path": "/etc/sudoers.d/ingot", "text": _SUDOERS.format(_KEPT_BY_SUDO), "mode": 0o440},
     ]

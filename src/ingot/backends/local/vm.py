@@ -36,8 +36,8 @@ from ingot.system.waits import Flag, poll
 
 KIND = "local.vm"
 _SHUTDOWN_DEADLINE = Seconds(90.0)
-_BOOT_DEADLINE = Seconds(300.0)
-"""Debian's kernel comes up in software emulation in half a minute; a busy builder may need several times that."""
+_BOOT_DEADLINE = Seconds(600.0)
+"""Debian comes up in software emulation in half a minute; a busy builder took ten times that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,155 @@
+"""The leak scan of a chain of layers: reads what no earlier scan has read.
+
+What a scan found clean is noted for each layer, with the marks of the secrets that it looked for; `<state>/local/scans/`
+holds the notes. A mark is a keyed hash, by a key that stays in that folder: it tells two secrets apart and no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from ingot.backends.local import blocks, chain
+from ingot.backends.local.records import Record
+from ingot.disk import leaks
+from ingot.model.plan import ContentId
+from ingot.model.units import Seconds
+from ingot.ports import Cancel, Finding, Needle
+from ingot.system import process
+from ingot.system.files import write_atomically
+
+_SECTOR = 512
+PATTERNS = 1
+"""Part of every note: raised when patterns are added, so that layers are read anew."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One file of a chain, base first; `record` is None for what is not a layer yet."""
+
+    file: Path
+    record: Record | None
+
+
+class Notes:
+    """Which layers were found clean, and of what. For several processes at once: a lost note costs a second reading."""
+
+    def __init__(self, folder: Path, needles: Sequence[Needle]) -> None:
+        self._folder = folder
+        # What this run made cannot be in a layer of an earlier one, and its own layers have no note before it scans them.
+        key = self._key()
+        self._marks = sorted(
+            hmac.new(key, needle.value.reveal().encode(), hashlib.sha256).hexdigest()
+            for needle in needles
+            if not needle.fresh
+        )
+
+    def covers(self, record: Record) -> bool:
+        """Whether an earlier scan found this layer clean of all that is looked for now."""
+        if record.scanned:
+            return True
+        try:
+            note = json.loads(self._path(record.content).read_text())
+            return bool(note["patterns"] == PATTERNS and set(self._marks) <= set(note["clean_of"]))
+        except (OSError, ValueError, KeyError):
+            return False
+
+    def write(self, record: Record) -> None:
+        """Notes that the layer is clean."""
+        note = {"patterns": PATTERNS, "clean_of": self._marks}
+        write_atomically(self._path(record.content), json.dumps(note) + "\n", mode=0o600)
+
+    def _path(self, content: ContentId) -> Path:
+        return self._folder / f"{content.removeprefix('sha256:')}.json"
+
+    def _key(self) -> bytes:
+        path = self._folder / "key"
+        with contextlib.suppress(FileNotFoundError):
+            return path.read_bytes()
+        write_atomically(path, os.urandom(32), mode=0o600)
+        return path.read_bytes()
+
+
+def scan(
+    root: Path,
+    raw: Path,
+    parts: Sequence[Part],
+    needles: Sequence[Needle],
+    *,
+    notes: Notes,
+    cancel: Cancel,
+) -> tuple[Finding, ...]:
+    """What the disk holds that it must not. `root` is where it is mounted, `raw` shows it whole.
+
+    Read are the blocks of layers without a note, and the files that changed since the last of the layers with one, from
+    the base on. A secret is told where the disk still shows it; a layer that hides one gets no note.
+    """
+    covered = [part.record is not None and notes.covers(part.record) for part in parts]
+    known: set[bytes] = set()
+    prefix = _clean_prefix(parts, covered)
+    found = list(leaks.scan_tree(root, needles, since=_since(prefix), known=known, cancel=cancel))
+    clean: list[Record] = []
+    with raw.open("rb") as disk:
+
+        def shown(at: int, length: int) -> bytes:
+            return os.pread(disk.fileno(), length, at)
+
+        before = _reader(prefix)
+        for part, done in zip(parts, covered, strict=True):
+            if done:
+                continue
+            hidden: list[int] = []
+            chunks = blocks.read_blocks(part.file, raw, cancel=cancel)
+            found += leaks.scan_blocks(
+                chunks, needles, known=known, shown=shown, before=before, hidden=hidden, cancel=cancel
+            )
+            if part.record and not hidden:
+                clean.append(part.record)
+    if not found:
+        for record in clean:
+            notes.write(record)
+    return tuple(found)
+
+
+def _clean_prefix(parts: Sequence[Part], covered: Sequence[bool]) -> tuple[Part, ...]:
+    """The parts, from the base on, that were all found clean."""
+    return tuple(
+        part for part, _ in itertools.takewhile(lambda pair: pair[1], zip(parts, covered, strict=True))
+    )
+
+
+def _since(prefix: Sequence[Part]) -> int | None:
+    """When the last of these layers was made, in nanoseconds; None without any."""
+    last = prefix[-1].record if prefix else None
+    return int(datetime.fromisoformat(last.created).timestamp()) * 10**9 if last else None
+
+
+def _reader(prefix: Sequence[Part]) -> leaks.Read | None:
+    """Reads the disk that these files are, a few bytes at a time: it is asked only where something was found."""
+    if not prefix:
+        return None
+    below = json.loads(chain.nested([part.file for part in prefix]).removeprefix("json:"))
+    size = chain.read_header(prefix[-1].file).size
+
+    def read(offset: int, length: int) -> bytes:
+        start = offset // _SECTOR * _SECTOR
+        end = min(size, -(-(offset + length) // _SECTOR) * _SECTOR)
+        if start >= end:
+            return b""
+        window = {"driver": "raw", "offset": start, "size": end - start, "file": below}
+        with tempfile.TemporaryDirectory(prefix="ingot-") as folder:
+            piece = Path(folder) / "piece"
+            words = ["qemu-img", "convert", "-O", "raw", "json:" + json.dumps(window), str(piece)]
+            process.run(words, timeout=Seconds(120.0))
+            return piece.read_bytes()[offset - start :][:length]
+
+    return read
