@@ -176,9 +176,9 @@ def _fit(disk: Path, folder: Path, *, cancel: Cancel, grow_it: bool) -> None:
         held.export([disk], writable=True, cancel=cancel)
         if grow_it:
             grow.grow_partition(held, [disk], cancel=cancel)
-        device = held.mount()
+        held.mount()
         if grow_it:
-            grow.grow_file_system(held, device)
+            grow.grow_file_system(held)
         if held.read("/etc/os-release", "/usr/lib/os-release") == [None, None]:
             raise BackendError(
                 "the image's largest Linux file system holds no system: it has no /etc/os-release",
