@@ -1,9 +1,7 @@
-"""What the provisioning tests share: a base, a fresh machine for each test, and a listener for events."""
+"""What the provisioning tests share: a base, a fresh machine for each test, and a look at what is on it."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,30 +10,28 @@ import pytest
 from ingot.model.units import Seconds
 from ingot.ports import Machine
 from ingot.system import ssh
-from tests.provision.chroot import chroot_machine, make_base
+from tests.local_fixtures import Site, cached_base, open_site, sh
+
+__all__ = ["cached_base"]
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    given = os.environ.get("INGOT_TEST_ROOT")
-    folder = Path(given) if given else tmp_path_factory.mktemp("base") / "root"
-    if not folder.exists():
-        make_base(folder)
-    return folder
+def own_site(cached_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return open_site(tmp_path_factory.mktemp("state"), cached_base)
 
 
 @pytest.fixture
-def machine(base: Path) -> Iterator[Machine]:
-    with tempfile.TemporaryDirectory(prefix="i-") as folder, chroot_machine(base, Path(folder)) as made:
+def machine(own_site: Site) -> Iterator[Machine]:
+    """A machine that is told to have package lists, so that no test waits for lists that it does not need."""
+    with own_site.machine() as made:
+        sh(made, "touch /var/lib/apt/lists/none_Packages")
         yield made
 
 
 @pytest.fixture
-def online_machine(base: Path) -> Iterator[Machine]:
-    with (
-        tempfile.TemporaryDirectory(prefix="i-") as folder,
-        chroot_machine(base, Path(folder), network=True) as made,
-    ):
+def online_machine(own_site: Site) -> Iterator[Machine]:
+    """A machine as a build begins with it."""
+    with own_site.machine() as made:
         yield made
 
 
@@ -49,3 +45,8 @@ def read_folder(machine: Machine, path: str) -> str:
     return ssh.run(
         machine.ssh, ["sh", "-c", 'ls -A "$0" 2>/dev/null || true', path], timeout=Seconds(30.0)
     ).stdout
+
+
+def worker_of(machine: Machine, site: Site) -> int:
+    """The process on this computer that holds the machine."""
+    return int((site.state / "local/work" / machine.ref / "holder").read_text().split()[0])

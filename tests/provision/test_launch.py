@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ingot.backends.local.machine import ChrootMachine
 from ingot.errors import CancelledError, DeadlineError, ProvisionError
 from ingot.model.events import Event, TaskFinished, Warned
 from ingot.model.step import PlaybookStep
@@ -24,7 +25,8 @@ from ingot.provision import Provisioners
 from ingot.provision.ansible.order import Order, program
 from ingot.system import waits
 from ingot.system.waits import Flag
-from tests.provision.chroot import ChrootMachine
+from tests.local_fixtures import Site
+from tests.provision.conftest import worker_of
 
 BROKEN = Path(__file__).parents[1] / "data" / "mitogen-broken"
 LONG = """
@@ -91,7 +93,7 @@ def test_killing_ingot_leaves_no_process(engine: str, machine: Machine) -> None:
             "import sys; from pathlib import Path; from ingot.model.events import ignore\n"
             "from ingot.model.step import PlaybookStep; from ingot.ports import SshAccess\n"
             "from ingot.provision import Provisioners; from ingot.system.waits import Flag\n"
-            "from tests.provision.chroot import ChrootMachine\n"
+            "from ingot.backends.local.machine import ChrootMachine\n"
             f"machine = ChrootMachine(ref='x', ssh=SshAccess(config=Path({str(machine.ssh.config)!r}),"
             f" host={machine.ssh.host!r}))\n"
             f"root = Path({str(root)!r})\n"
@@ -213,11 +215,14 @@ def test_a_machine_that_is_gone_is_told(machine: Machine, tmp_path: Path) -> Non
 
 @pytest.mark.local
 @pytest.mark.parametrize("engine", ["mitogen", "ansible"])
-def test_a_machine_that_is_lost_in_the_middle_is_told(engine: str, machine: Machine, tmp_path: Path) -> None:
+def test_a_machine_that_is_lost_in_the_middle_is_told(
+    engine: str, machine: Machine, own_site: Site, tmp_path: Path
+) -> None:
+    worker = worker_of(machine, own_site)
     (tmp_path / "site.yml").write_text(
         "- hosts: all\n  gather_facts: false\n  tasks:\n"
         "    - name: Works\n      command: 'true'\n"
-        f"    - name: Lose it\n      command: kill -9 {machine.ref}\n      delegate_to: localhost\n"
+        f"    - name: Lose it\n      command: kill -9 {worker}\n      delegate_to: localhost\n"
         "    - name: Go on\n      command: 'true'\n"
     )
     started = time.monotonic()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ingot.errors import DeadlineError, ProvisionError
@@ -14,9 +16,9 @@ from ingot.model.step import ScriptStep
 from ingot.model.units import Seconds
 from ingot.ports import Machine
 from ingot.provision import Provisioners
-from ingot.system import ssh
 from ingot.system.waits import Flag
-from tests.provision.conftest import read, read_folder
+from tests.local_fixtures import Site
+from tests.provision.conftest import read, read_folder, worker_of
 
 SECRET = "s3cr3t-of-the-test"
 
@@ -76,9 +78,16 @@ def test_a_program_that_is_no_text_runs(machine: Machine, tmp_path: Path) -> Non
 
 
 @pytest.mark.local
-def test_a_script_runs_where_run_and_tmp_are_noexec(machine: Machine, tmp_path: Path) -> None:
-    mount = "mount -t tmpfs -o noexec tmpfs /run; mount -t tmpfs -o noexec tmpfs /tmp"
-    ssh.run(machine.ssh, ["sh", "-c", mount], timeout=Seconds(10.0))
+def test_a_script_runs_where_run_and_tmp_are_noexec(machine: Machine, own_site: Site, tmp_path: Path) -> None:
+    # The machine itself may not mount anything.
+    inside = next(
+        process.pid
+        for process in psutil.Process(worker_of(machine, own_site)).children(recursive=True)
+        if Path(f"/proc/{process.pid}/root/var/lib/apt/lists/none_Packages").exists()
+    )
+    for folder in ("/run", "/tmp"):
+        remount = ["mount", "-o", "remount,noexec", folder]
+        subprocess.run(["nsenter", "-t", str(inside), "-m", "-r", "-w", *remount], check=True)
     step = ScriptStep(inline="#!/bin/sh\necho from ${0%.*/*}\n")
     assert apply(step, machine, tmp_path) == ["from /var/tmp/ingot"]
     assert read_folder(machine, "/var/tmp") == ""
