@@ -125,7 +125,7 @@ def place(visitors: list[Any]) -> list[Saved]:
         if not os.path.isdir(folder):
             continue
         was = _state(path)
-        if was and "other" in was:
+        if was and ("other" in was or visitor.get("only_if_missing")):
             continue
         if was:
             os.unlink(path)

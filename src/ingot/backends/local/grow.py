@@ -6,12 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ingot.backends.local.holder import HeldDisk
+from ingot.backends.local.layout import Partition
 from ingot.errors import BackendError
+from ingot.model.units import Seconds
 from ingot.ports import Cancel
+
+_PATIENCE = Seconds(1200.0)
 
 
 def grow_partition(held: HeldDisk, files: Sequence[Path], *, cancel: Cancel) -> None:
-    """Makes the root partition end where the disk ends. Raises BackendError where another lies behind it."""
+    """Makes the root partition, and an ext4 file system on it, end where the disk ends. Exported, not mounted.
+
+    Raises BackendError where another partition lies behind the root's.
+    """
     assert held.exported
     root, _ = held.exported.root
     behind = [part for part, _ in held.exported.partitions if part.start > root.start]
@@ -20,8 +27,22 @@ def grow_partition(held: HeldDisk, files: Sequence[Path], *, cancel: Cancel) -> 
             f"the root partition cannot grow: partition {behind[0].number} lies behind it",
             hint="keep the disk's size, or use a base whose root partition is the last one",
         )
-    if root.number == 0:
-        return
+    if root.number:
+        _grow_entry(held, root, files, cancel=cancel)
+    _grow_ext4(held, cancel=cancel)
+
+
+def grow_file_system(held: HeldDisk) -> None:
+    """Makes a mounted XFS or btrfs root file system as large as its partition; these grow in no other state."""
+    assert held.exported
+    _, kind = held.exported.root
+    if kind == "xfs":
+        held.tool(["xfs_growfs", str(held.root)])
+    elif kind == "btrfs":
+        held.tool(["btrfs", "filesystem", "resize", "max", str(held.root)])
+
+
+def _grow_entry(held: HeldDisk, root: Partition, files: Sequence[Path], *, cancel: Cancel) -> None:
     raw = str(held.raw)
     if len(root.type) > 2:  # a GUID: the table's second copy belongs at the new end
         held.tool(["sfdisk", "--quiet", "--relocate", "gpt-bak-std", raw], cancel=cancel)
@@ -34,15 +55,9 @@ def grow_partition(held: HeldDisk, files: Sequence[Path], *, cancel: Cancel) -> 
     held.export(files, writable=True, cancel=cancel)
 
 
-def grow_file_system(held: HeldDisk, device: str) -> None:
-    """Makes the mounted root file system as large as its partition."""
+def _grow_ext4(held: HeldDisk, *, cancel: Cancel) -> None:
+    # A mounted one grows too, but only where the builder has CAP_SYS_RESOURCE, which containers often lack.
     assert held.exported
-    _, kind = held.exported.root
-    root = str(held.root)
-    match kind:
-        case "ext4":
-            held.tool(["resize2fs", device])
-        case "xfs":
-            held.tool(["xfs_growfs", root])
-        case _:
-            held.tool(["btrfs", "filesystem", "resize", "max", root])
+    root, kind = held.exported.root
+    if kind == "ext4":
+        held.ask("resize", start=root.start, size=root.size, seconds=_PATIENCE, cancel=cancel)

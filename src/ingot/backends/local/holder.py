@@ -120,9 +120,20 @@ class HeldDisk:
         """The first 16 KiB of files on the mounted disk (Latin-1), its links followed within it; None for no file."""
         return list(self.ask("read", paths=list(paths))["texts"])
 
-    def tool(self, argv: Sequence[str], *, text: str = "", cancel: Cancel | None = None) -> str:
-        """The output of a short-lived tool of the builder, run in the disk's namespaces. Raises BackendError."""
-        answer = self.ask("run", argv=list(argv), text=text, seconds=Seconds(600.0), cancel=cancel)
+    def tool(
+        self,
+        argv: Sequence[str],
+        *,
+        text: str = "",
+        accept: Sequence[int] = (),
+        cancel: Cancel | None = None,
+    ) -> str:
+        """The output of a short-lived tool of the builder, run in the disk's namespaces, which reads `text`.
+
+        Raises BackendError for an exit code that is neither 0 nor one to `accept`.
+        """
+        about = {"argv": list(argv), "text": text, "accept": list(accept)}
+        answer = self.ask("run", seconds=Seconds(600.0), cancel=cancel, **about)
         return str(answer["output"])
 
     def argv(self, *words: str) -> list[str]:

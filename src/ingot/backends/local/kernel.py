@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _socket  # the module around it costs 20 ms of start-up
 import ctypes
+import errno
 import fcntl
 import os
 import struct
@@ -125,6 +126,27 @@ def set_filter(program: bytes) -> None:
 def sync(folder: int) -> None:
     """Writes the file system of an open folder out. Raises where a write was lost since the folder was opened."""
     _checked(_libc.syncfs(folder))
+
+
+def loop_device(file: int, start: int, size: int) -> tuple[int, str]:
+    """A loop device on a part of an open file: (its descriptor, its path). It is let go of with the last descriptor."""
+    control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        while True:
+            path = f"/dev/loop{fcntl.ioctl(control, 0x4C82)}"  # LOOP_CTL_GET_FREE
+            device = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            # struct loop_config with LO_FLAGS_AUTOCLEAR: linux/loop.h.
+            config = struct.pack("=II3QQQ4I160x2Q64x", file, 0, 0, 0, 0, start, size, 0, 0, 0, 4, 0, 0)
+            try:
+                fcntl.ioctl(device, 0x4C0A, config)  # LOOP_CONFIGURE
+            except OSError as error:
+                os.close(device)
+                if error.errno != errno.EBUSY:  # else somebody else took it first
+                    raise
+            else:
+                return device, path
+    finally:
+        os.close(control)
 
 
 def trim(folder: int, start: int, length: int) -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from ingot.backends.local import chain, login, network, scans
-from ingot.backends.local.grow import grow_mounted, grow_partition, grow_unmounted
+from ingot.backends.local.grow import grow_file_system, grow_partition
 from ingot.backends.local.holder import HeldDisk, hold
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
@@ -196,11 +196,10 @@ class Chroot:
         held.export(self._files(), writable=True, cancel=cancel)
         if grows:
             grow_partition(held, self._files(), cancel=cancel)
-            grow_unmounted(held, cancel=cancel)
         device = held.mount()
         files.write_atomically(self._folder / "loop", _loop(device) + "\n")
         if grows:
-            grow_mounted(held)
+            grow_file_system(held)
 
     def _start(self, held: HeldDisk, *, pam: bool, cancel: Cancel) -> SshAccess:
         around = self._around

@@ -27,7 +27,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -74,7 +74,8 @@ class Store:
         """The layer of this key with its whole chain intact, or None; what is not intact is dropped."""
         content = self._content_of(key)
         found = self.chain(content) if content else None
-        return found[-1].ref(self.file(found[-1].content)) if found else None
+        # Bytes that two keys have in common have one record.
+        return replace(found[-1].ref(self.file(found[-1].content)), key=key) if found else None
 
     def chain(self, content: ContentId) -> tuple[Record, ...] | None:
         """The records of a whole disk, base first, with every file as it should be; None drops what is not."""
@@ -286,7 +287,7 @@ class Store:
         if key and self._content_of(key) == content:
             (self._keys / _hex(key)).unlink(missing_ok=True)
         for ending in ("json", "mark", "qcow2"):
-            self._beside(content, ending).unlink(missing_ok=True)
+            files.remove(self._beside(content, ending))
         if self._layers.is_dir():
             files.sync_folder(self._layers)
         self._lease_file(content).unlink(missing_ok=True)

@@ -8,7 +8,7 @@ Paths of the disk are never resolved from here, for links on it may point anywhe
 """
 
 # Without pathlib, whose imports would cost a good part of the start-up time.
-# ruff: noqa: PTH102, PTH110, PTH119, PTH120, PTH123
+# ruff: noqa: PTH102, PTH112, PTH119, PTH120, PTH123
 
 from __future__ import annotations
 
@@ -83,6 +83,22 @@ class Worker:
                 raise WorkerError(f"the storage daemon ended with status {status}")
         return {}
 
+    def resize(self, start: int, size: int) -> Answer:
+        """Makes an unmounted ext4 file system as large as its partition."""
+        file = os.open(self.disk, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            # A device, for resize2fs cuts a plain file off where the file system ends.
+            held, device = kernel.loop_device(file, start, size)
+            use = _use(device)
+        finally:
+            os.close(file)
+        try:
+            self.run(["e2fsck", "-f", "-p", device], accept=(1,))
+            return self.run(["resize2fs", device])
+        finally:
+            os.close(held)
+            self._await_release(device, use)
+
     def mount(self, start: int, size: int, options: list[str]) -> Answer:
         """Mounts a partition; its loop device goes away with the mount (`mount -o loop` sets autoclear)."""
         window = [f"loop,offset={start},sizelimit={size}", *options]
@@ -95,6 +111,7 @@ class Worker:
         if self._folder < 0:
             return {"trimmed": 0}
         device = self._device()
+        use = _use(device)
         trimmed = kernel.trim(self._folder, 0, 2**63) if trim else 0
         try:
             kernel.sync(self._folder)
@@ -105,9 +122,11 @@ class Worker:
             self._folder = -1
         kernel.unmount(self.root)
         # The device is let go of when nothing, in whatever namespace, has the file system mounted any more.
-        state = f"/sys/block/{os.path.basename(device)}/loop"
-        _until(lambda: not os.path.exists(state), 30.0, f"{device} stayed in use")
+        self._await_release(device, use)
         return {"trimmed": trimmed}
+
+    def _await_release(self, device: str, use: str) -> None:
+        _until(lambda: _use(device) != use, 30.0, f"{device} stayed in use")
 
     def start(
         self, visitors: list[Any], run_files: list[Any], sizes: dict[str, int], network: bool
@@ -178,7 +197,7 @@ class Worker:
         """The beginnings of files on the mounted disk, as Latin-1; None for what is not a file."""
         return {"texts": _inside(self.root, lambda: [head(path) for path in paths])}
 
-    def run(self, argv: list[str], text: str = "") -> Answer:
+    def run(self, argv: list[str], text: str = "", accept: tuple[int, ...] = ()) -> Answer:
         """Runs a short-lived tool of this computer in these namespaces; its output is in the answer."""
         output = os.memfd_create("output")
         given = os.memfd_create("input")
@@ -190,8 +209,10 @@ class Worker:
         with os.fdopen(output, errors="replace") as file:
             said = file.read(32768).strip()
         os.close(given)
-        if status:
-            raise WorkerError(f"`{argv[0]}` failed: {said.splitlines()[-1] if said else f'status {status}'}")
+        if status and status not in accept:
+            raise WorkerError(
+                f"`{argv[0]}` failed: {' '.join(said.split())[-400:] if said else f'status {status}'}"
+            )
         return {"output": said}
 
     def serve(self) -> None:
@@ -229,6 +250,17 @@ class Worker:
             if words[4] == self.root:
                 return words[words.index("-") + 2]
         raise WorkerError("the disk is not mounted")
+
+
+def _use(device: str) -> str:
+    """What tells this use of a loop device from the next one; "" once it is free."""
+    state = f"/sys/block/{os.path.basename(device)}"
+    if not os.path.isdir(f"{state}/loop"):
+        return ""
+    try:
+        return _read(f"{state}/diskseq").strip()
+    except FileNotFoundError:  # before Linux 5.15
+        return "in use"
 
 
 def _until(done: Callable[[], bool], seconds: float, problem: str) -> None:
