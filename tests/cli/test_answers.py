@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ingot.api.outcomes import Built
 from ingot.cli.render import answers
 from ingot.cli.render.line import Line, draw, width
 from ingot.model.image import CheckResult, CheckRun, LayerRecord, Outcome, Package
@@ -14,7 +15,6 @@ from ingot.model.plan import ContentId, LayerKey
 from ingot.model.units import Bytes, Seconds
 from ingot.model.views import (
     Begun,
-    Built,
     Dropped,
     Exported,
     Garbage,

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingot.api import adapters
-from ingot.api.outcomes import as_record, error_of, exit_code, failed_outcome, first_of
+from ingot.api.outcomes import Built, as_record, error_of, exit_code, failed_outcome, first_of
 from ingot.errors import CancelledError, IngotError, PlanError, UsageError
 from ingot.model.events import BuildFinished, Emit, Event, LayerFinished, Warned
 from ingot.model.image import LayerRecord, Outcome
 from ingot.model.units import Bytes, Seconds
-from ingot.model.views import Built
 
 if TYPE_CHECKING:
     from ingot.api.workspace import Workspace

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ingot.api import adapters
-from ingot.api.outcomes import error_of, exit_code, first_of, with_error
+from ingot.api.outcomes import Built, error_of, exit_code, first_of, with_error
 from ingot.errors import CancelledError, CheckError, IngotError, NotFoundError
 from ingot.model.events import Emit
 from ingot.model.image import CheckRun, Image, Outcome
 from ingot.model.units import Seconds
-from ingot.model.views import Built
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

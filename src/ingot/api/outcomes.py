@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ingot import errors
@@ -14,6 +14,17 @@ from ingot.model.units import Seconds
 
 if TYPE_CHECKING:
     from ingot.model.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Built:
+    """What one run of `build` or `check` came to."""
+
+    run: str
+    outcomes: tuple[Outcome, ...]
+    seconds: Seconds = Seconds(0.0)
+    saved: Seconds = Seconds(0.0)
+    """How long the layers that were reused once took to build."""
 
 
 def as_record(error: IngotError, **facts: Any) -> dict[str, Any]:

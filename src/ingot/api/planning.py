@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 from ingot.api import adapters
 from ingot.errors import PlanError
 from ingot.model.events import Emit, Progress, Warned
-from ingot.model.views import Locked, Planned, PlannedLayer, Valid
 
 if TYPE_CHECKING:
     from ingot.api.workspace import Workspace
     from ingot.model.definition import BaseSource
     from ingot.model.lock import Lock
     from ingot.model.plan import Plan
+    from ingot.model.views import Locked, Planned, Valid
     from ingot.planning.explain import LayerNews
     from ingot.ports import Cancel
 
 
 def validate(workspace: Workspace) -> Valid:
     """That all of the definition can be planned, whatever its bases will be pinned to."""
+    from ingot.model.views import Valid
     from ingot.planning.planner import select, targets_of
 
     definition = workspace.definition
@@ -38,6 +39,7 @@ def lock(workspace: Workspace, *, update: bool, dry_run: bool, emit: Emit, cance
     """Pins what is missing, or everything anew; what requirements.yml asks for is fetched first."""
     from ingot.definition import lock as locks
     from ingot.definition.fetch import fetch
+    from ingot.model.views import Locked
 
     if not dry_run:
         adapters.fetch_requirements(workspace, emit=emit, cancel=cancel)
@@ -97,6 +99,8 @@ def plan(
 
 
 def _view(one: Plan, news: Sequence[LayerNews]) -> Planned:
+    from ingot.model.views import Planned, PlannedLayer
+
     return Planned(
         image=one.image,
         target=one.target,

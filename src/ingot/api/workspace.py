@@ -11,25 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from ingot.errors import UsageError
 from ingot.model.events import Emit, ignore
-from ingot.model.views import (
-    Begun,
-    Built,
-    Exported,
-    Garbage,
-    Inspected,
-    Listed,
-    Locked,
-    Planned,
-    SeenRun,
-    Valid,
-)
 
 if TYPE_CHECKING:
+    from ingot.api.outcomes import Built
     from ingot.definition.load import Loaded
     from ingot.engine.sweep import Swept
     from ingot.model.definition import Definition
     from ingot.model.plan import Plan
     from ingot.model.units import Bytes, Seconds
+    from ingot.model.views import Begun, Exported, Garbage, Inspected, Listed, Locked, Planned, SeenRun, Valid
     from ingot.ports import Cancel
     from ingot.stores.state import State
 
@@ -45,6 +35,7 @@ def begin(folder: Path, *, name: str = "", dry_run: bool = False) -> Begun:
     """Writes a project that builds as it is into a folder. Raises UsageError where there is a definition already."""
     from ingot.definition.fields import as_name
     from ingot.definition.starter import starter
+    from ingot.model.views import Begun
     from ingot.system.files import write_atomically
 
     if (folder / "ingot.yaml").exists():

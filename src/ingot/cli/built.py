@@ -15,7 +15,7 @@ from ingot.cli.trouble import as_data, print_document, show
 from ingot.model.digest import plain
 
 if TYPE_CHECKING:
-    from ingot.model.views import Built
+    from ingot.api.outcomes import Built
 
 _TARGET = click.option("--target", "targets", multiple=True, metavar="TARGET", help="Only for this target.")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ingot.model.image import CheckRun, LayerRecord, Outcome, Package
+from ingot.model.image import CheckRun, LayerRecord, Package
 from ingot.model.units import Bytes, Seconds
 
 
@@ -65,17 +65,6 @@ class Planned:
     key: str
     to_build: int
     layers: tuple[PlannedLayer, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Built:
-    """What one run of `build` or `check` came to."""
-
-    run: str
-    outcomes: tuple[Outcome, ...]
-    seconds: Seconds = Seconds(0.0)
-    saved: Seconds = Seconds(0.0)
-    """How long the layers that were reused once took to build."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ingot.cli.render import errors
 from ingot.cli.render.line import Line, Span, Style, width
 from ingot.cli.render.tables import Cell, pairs, table
 from ingot.model.digest import short
-from ingot.model.image import CheckRun, Outcome
 from ingot.model.units import format_bytes, format_seconds
-from ingot.model.views import (
-    Begun,
-    Built,
-    Exported,
-    Garbage,
-    Inspected,
-    Listed,
-    Locked,
-    Planned,
-    PlannedLayer,
-    SeenRun,
-    Valid,
-)
+
+if TYPE_CHECKING:  # only named here: making these classes takes longer than drawing them
+    from ingot.api.outcomes import Built
+    from ingot.model.image import CheckRun, Outcome
+    from ingot.model.views import (
+        Begun,
+        Exported,
+        Garbage,
+        Inspected,
+        Listed,
+        Locked,
+        Planned,
+        PlannedLayer,
+        SeenRun,
+        Valid,
+    )
 
 _STATES: dict[str, Style] = {"failed": "red", "interrupted": "yellow", "running": "cyan", "done": "green"}
 _CHECKS: dict[str, Style] = {"passed": "green", "failed": "red", "not run": "dim"}
