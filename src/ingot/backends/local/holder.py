@@ -192,7 +192,10 @@ class HeldDisk:
             if time.monotonic() > deadline:
                 raise DeadlineError("the process that holds the disk did not answer within its time limit")
         size = socket.CMSG_SPACE(_CREDENTIALS.size)
-        message, extra, _, _ = self._control.recvmsg(_LARGEST, size)
+        try:
+            message, extra, _, _ = self._control.recvmsg(_LARGEST, size)
+        except ConnectionResetError as error:
+            raise self._lost() from error
         if not message:
             raise self._lost()
         # The kernel gives the sender's process id as we see it, whatever it is in the sender's namespace.
