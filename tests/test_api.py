@@ -129,6 +129,15 @@ def test_a_lost_layer_is_built_again_as_a_new_version(project: Path, state: Path
     assert [layer.status for layer in again.layers] == ["reused", "reused", "built", "built"]
 
 
+def test_what_reuse_saved_is_what_the_layers_once_took(project: Path, state: Path) -> None:
+    workspace = Workspace.open(project)
+    first = workspace.build(["node"])
+    assert first.saved == 0
+    again = workspace.build(["big-node"])
+    took = sum(layer.seconds for layer in first.outcomes[0].layers[:3])
+    assert again.saved == pytest.approx(took)
+
+
 def test_without_cache_everything_is_built(project: Path, state: Path) -> None:
     workspace = Workspace.open(project)
     workspace.build(["node"])

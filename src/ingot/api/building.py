@@ -67,7 +67,12 @@ def build(workspace: Workspace, wish: Wish, *, emit: Emit, cancel: Cancel) -> Bu
 
 
 def saved_by_reuse(catalog: Catalog, project: str, outcomes: Sequence[Outcome]) -> Seconds:
-    """How long the reused layers once took to build, as far as the catalog's last outcomes know."""
+    """How long the reused layers once took to build, as far as the catalog's last outcomes know.
+
+    0 where nothing was built: that is told by itself, and should not wait for the question.
+    """
+    if all(one.status == "reused" for one in outcomes):
+        return Seconds(0.0)
     reused = {layer.key for one in outcomes for layer in one.layers if layer.status == "reused"}
     took: dict[str, float] = {}
     for outcome in catalog.outcomes(project) if reused else ():
