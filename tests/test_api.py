@@ -132,7 +132,7 @@ def test_a_lost_layer_is_built_again_as_a_new_version(project: Path, state: Path
 def test_what_reuse_saved_is_what_the_layers_once_took(project: Path, state: Path) -> None:
     workspace = Workspace.open(project)
     first = workspace.build(["node"])
-    assert first.saved == 0
+    assert first.saved == Seconds(0.0)
     again = workspace.build(["big-node"])
     took = sum(layer.seconds for layer in first.outcomes[0].layers[:3])
     assert again.saved == pytest.approx(took)
