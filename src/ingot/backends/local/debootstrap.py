@@ -76,7 +76,7 @@ def build(work: Assembly, disk: Path, *, emit: Emit, cancel: Cancel) -> None:
             divide(held, disk, plan, cancel=cancel)
             install(held, work, total=2 * len(fetched.packages), emit=emit, cancel=cancel)
             make_bootable(held, plan)
-            held.unmount(trim=False)
+            held.unmount(trim=True)
             held.unexport()
 
 
