@@ -5,25 +5,23 @@ Another package adds one with an entry point of the group `ingot.backends` that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+# Each SSH connection to a chroot machine starts a Python that imports this package: no `typing` here, which costs
+# more than all else together. Type checkers take this name for true.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-if TYPE_CHECKING:  # what a mounted disk's worker imports stays small
     from ingot.ports import OpenBackend
 
 GROUP = "ingot.backends"
 
-
-class Known(NamedTuple):
-    """Where a backend is (`module:attribute`), and what to install where its imports are not there."""
-
-    where: str
-    hint: str = ""
-
-
-KNOWN: Mapping[str, Known] = {
-    "local": Known("ingot.backends.local.backend:open_backend"),
+KNOWN: Mapping[str, str] = {
+    "local": "ingot.backends.local.backend:open_backend",
 }
+"""Where our own backends are: `module:attribute`."""
+
+HINTS: Mapping[str, str] = {}
+"""What to install where a backend's imports are not there."""
 
 
 def names() -> tuple[str, ...]:
@@ -40,16 +38,16 @@ def find_backend(name: str) -> OpenBackend:
 
     from ingot.errors import UsageError
 
-    known = KNOWN.get(name)
+    where = KNOWN.get(name)
     try:
-        if known:
-            module, _, attribute = known.where.partition(":")
+        if where:
+            module, _, attribute = where.partition(":")
             found: OpenBackend = getattr(import_module(module), attribute)
             return found
         for entry in entry_points(group=GROUP, name=name):
             loaded: OpenBackend = entry.load()
             return loaded
     except ImportError as error:
-        hint = known.hint if known and known.hint else "install what the backend needs"
+        hint = HINTS.get(name, "install what the backend needs")
         raise UsageError(f"the backend {name!r} cannot be loaded: {error}", hint=hint) from error
     raise UsageError(f"there is no backend {name!r}", hint=f"there are: {', '.join(names())}")
