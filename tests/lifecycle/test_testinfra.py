@@ -93,6 +93,12 @@ def test_a_path_without_tests_and_a_missing_one_fail(project: Path) -> None:
     assert results["empty"].outcome == results["gone"].outcome == "failed"
 
 
+def test_checks_may_lie_outside_of_the_project(project: Path) -> None:
+    (project.parent / "shared").mkdir()
+    (project.parent / "shared/test_node.py").write_text("def test_fine():\n    pass\n")
+    assert [result.outcome for result in run(project, "../shared").values()] == ["passed"]
+
+
 def test_a_file_that_cannot_be_read_as_python_fails(project: Path) -> None:
     (project / "checks/test_node.py").write_text("def test_(:\n")
     results = run(project, "checks")

@@ -33,10 +33,10 @@ class Reporter:
             self._write(report, seconds=0.0, outcome="failed", message=_message(report))
 
     def _write(self, report: Any, *, seconds: float, outcome: str, message: str) -> None:
-        file = Path(str(report.fspath))
+        file = (self._root / str(report.fspath)).resolve()
         entry = {
             "name": short_name(report.nodeid, self._host),
-            "file": str(file if file.is_absolute() else self._root / file),
+            "file": str(file),
             "outcome": outcome,
             "seconds": round(seconds, 3),
             "message": message,
