@@ -18,6 +18,11 @@ class Reporter:
         self._report, self._root, self._host = report, root, host
         self._seconds: dict[str, float] = {}
         self._told: dict[str, dict[str, Any]] = {}
+        self._files: dict[str, str] = {}
+
+    def pytest_itemcollected(self, item: Any) -> None:
+        # A report names its file by the folder that pytest found it in, which is not always the root.
+        self._files[item.nodeid] = str(item.path.resolve())
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         name = report.nodeid
@@ -33,10 +38,10 @@ class Reporter:
             self._write(report, seconds=0.0, outcome="failed", message=_message(report))
 
     def _write(self, report: Any, *, seconds: float, outcome: str, message: str) -> None:
-        file = (self._root / str(report.fspath)).resolve()
+        file = self._files.get(report.nodeid) or str((self._root / report.fspath).resolve())
         entry = {
             "name": short_name(report.nodeid, self._host),
-            "file": str(file),
+            "file": file,
             "outcome": outcome,
             "seconds": round(seconds, 3),
             "message": message,
