@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -224,3 +225,29 @@ def test_services_do_not_start(site: Site) -> None:
         processes = sh(machine, "ps -eo args").stdout
         assert "sshd: /usr/sbin/sshd -D" not in processes and "[listener]" not in processes
         assert sh(machine, "readlink /etc/systemd/system/multi-user.target.wants/ssh.service").stdout
+
+
+def listeners() -> set[str]:
+    """Addresses on which the builder listens, with the process."""
+    lines = process.run(["ss", "-Hltnp"], timeout=Seconds(30.0)).stdout.splitlines()
+    return {line.split()[3] for line in lines if "sshd" in line}
+
+
+def test_service_restarted_by_ansible_does_not_start_on_the_builder(site: Site) -> None:
+    """Ansible may run the init script itself, policy-rc.d or not; in a plain chroot that took the builder's port 22.
+
+    Here it listens in the machine's own network at most, and ends with the layer.
+    """
+    before = listeners()
+    ansible = Path(sys.executable).with_name("ansible")
+    with site.machine("ingot-ansible") as opened:
+        common = f"-F {opened.ssh.config}"
+        done = process.run(
+            [str(ansible), "all", "-i", f"{opened.ssh.host},", "-m", "service", "-a", "name=ssh state=restarted",
+             "--ssh-common-args", common, "-e", "ansible_python_interpreter=/usr/bin/python3"],
+            timeout=Seconds(120.0), env=process.environment({"ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "0"}),
+        )  # fmt: skip
+        assert "SUCCESS" in done.stdout or "CHANGED" in done.stdout
+        assert listeners() == before
+        site.freeze(opened, "after-ansible")
+        assert sh(site.attach(opened), "ss -Hltn | grep -v 3142", check=False).stdout == ""

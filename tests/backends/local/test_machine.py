@@ -256,6 +256,8 @@ def test_full_disk_is_told_and_leaves_no_layer(cached_base: Path, tmp_path: Path
             sh(opened, "dd if=/dev/urandom of=/root/large bs=1M count=800 || true; sync || true", check=False)
             with pytest.raises(BackendError, match=r"is full.*are free"):
                 site.freeze(opened, "full")
+            with pytest.raises(BackendError, match="cannot be used any more"):
+                site.freeze(opened, "full")
         assert site.backend.layer(key("full")) is None
         assert site.backend.layer(key("base"))
         with site.machine("ingot-after-full", purpose="look") as opened:

@@ -25,7 +25,7 @@ from ingot.backends.local.grow import grow_file_system, grow_partition
 from ingot.backends.local.holder import HeldDisk, hold
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
-from ingot.errors import BackendError, RefusedError
+from ingot.errors import BackendError, IngotError, RefusedError
 from ingot.model.digest import plain
 from ingot.model.events import Emit
 from ingot.model.units import Bytes, Seconds, format_bytes
@@ -74,6 +74,7 @@ class Chroot:
         self._session = ExitStack()  # what is there while it is attached
         self._held: HeldDisk | None = None
         self._access: SshAccess | None = None
+        self._lost = False  # something failed halfway: what was written may not be whole
 
     @property
     def overlay(self) -> Path:
@@ -103,7 +104,7 @@ class Chroot:
 
     def _run(self, cancel: Cancel) -> SshAccess:
         held = self._open(cancel)
-        with _telling_disk_full(self._folder):
+        with self._whole_or_lost():
             self._mount(held, cancel)
             shadow, sshd = held.read("/etc/shadow", "/usr/sbin/sshd")
             login.refuse_without_sshd(sshd is not None)
@@ -113,7 +114,7 @@ class Chroot:
         """Ends what runs on the machine and unmounts; its file is complete then. Detached already is fine."""
         if not self._held or not self._held.exported:
             return
-        with _telling_disk_full(self._folder):
+        with self._whole_or_lost():
             self._end_session()
             self._held.stop()
             self._held.unmount(trim=trim)
@@ -123,6 +124,7 @@ class Chroot:
         """Makes a layer of what was written and stands the machine, detached, on it."""
         if self._spec.purpose == "look":
             raise RefusedError("a throw-away machine is never frozen", hint="open one for building")
+        self._refuse_lost()
         if not self.overlay.exists():
             chain.create(self.overlay, self._size)
         self.detach(trim=True)
@@ -160,7 +162,7 @@ class Chroot:
 
     def close(self) -> None:
         """Ends the machine with all it holds, and removes its folder."""
-        with contextlib.suppress(BackendError):
+        with contextlib.suppress(IngotError):
             self._end_session()
         self._held = self._access = None
         self._mine.close()
@@ -186,10 +188,26 @@ class Chroot:
 
     def _open(self, cancel: Cancel) -> HeldDisk:
         cancel.check()
+        self._refuse_lost()
         if not self._held:
             self._held = self._mine.enter_context(hold(self._folder / "ns"))
             _write_holder(self._folder / "holder", self._held.pid)
         return self._held
+
+    @contextmanager
+    def _whole_or_lost(self) -> Iterator[None]:
+        """Between two whole states: a failure on the way leaves a machine that can only be removed."""
+        self._lost = True
+        with _telling_disk_full(self._folder):
+            yield
+        self._lost = False
+
+    def _refuse_lost(self) -> None:
+        if self._lost:
+            raise BackendError(
+                f"the machine {self._folder.name} failed before and cannot be used any more",
+                hint="open a new one; finished layers are kept",
+            )
 
     def _mount(self, held: HeldDisk, cancel: Cancel) -> None:
         grows = not self.overlay.exists() and self._size > self._chain[-1].disk
