@@ -81,6 +81,7 @@ def test_the_efi_partition_holds_grub_where_firmware_looks(tmp_path: Path) -> No
     ]
     known = process.run([*probe, str(disk)], timeout=Seconds(60.0)).stdout
     assert "TYPE=vfat" in known and f"UUID={LAYOUT.esp_fs}" in known
+    assert "PTTYPE" not in known
     with disk.open("rb") as file:
         file.seek(LAYOUT.root.start)
         assert not file.read(2**20).strip(b"\0")

@@ -37,6 +37,7 @@ GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 GRUB_CMDLINE_LINUX_DEFAULT=""
 GRUB_CMDLINE_LINUX="{KERNEL_OPTIONS}"
 GRUB_DISABLE_OS_PROBER=true
+GRUB_DISTRIBUTOR="$(. /etc/os-release && echo "$NAME")"
 """
 """The content of `/etc/default/grub.d/10_ingot.cfg`, so that the image's `update-grub` writes a menu like ours."""
 
@@ -127,29 +128,30 @@ def write_bios(disk: Path, layout: Layout, *, boot_img: bytes, core_img: bytes) 
 
 
 def esp_argvs(layout: Layout, disk: str, program: str) -> tuple[list[str], ...]:
-    """The programs (mtools) that make the EFI system partition inside a raw disk, with GRUB (a file) on it."""
+    """The programs (dosfstools, mtools) that make the EFI system partition inside a raw disk, with GRUB on it.
+
+    Not mformat: it writes a partition table of its own into the boot sector, which then hides the file system.
+    """
     image = f"{disk}@@{layout.esp.start}"
-    folders = ["::/EFI", "::/EFI/BOOT"]
+    first, kib = str(layout.esp.start // SECTOR), str(layout.esp.size // 1024)
     volume = layout.esp_fs.replace("-", "")
-    sectors = str(layout.esp.size // SECTOR)
     return (
         [
-            "mformat",
-            "-i",
-            image,
+            "mkfs.fat",
             "-F",
-            "-v",
+            "32",
+            "-n",
             "ESP",
-            "-N",
+            "-i",
             volume,
-            "-T",
-            sectors,
+            "--mbr=no",
             "-h",
-            "255",
-            "-s",
-            "63",
-            "::",
+            first,
+            "--offset",
+            first,
+            disk,
+            kib,
         ],
-        ["mmd", "-i", image, *folders],
+        ["mmd", "-i", image, "::/EFI", "::/EFI/BOOT"],
         ["mcopy", "-i", image, program, f"::/{EFI_PROGRAM}"],
     )

@@ -124,5 +124,5 @@ def fstab(layout: Layout) -> str:
     """The `/etc/fstab` of the disk. The EFI system partition is only needed where GRUB is installed anew."""
     return (
         f"UUID={layout.root_fs} / ext4 rw,errors=remount-ro,discard 0 1\n"
-        f"UUID={layout.esp_fs} /boot/efi vfat umask=0077,nofail,x-systemd.device-timeout=10s 0 0\n"
+        f"UUID={layout.esp_fs} /boot/efi vfat umask=0077,nofail 0 0\n"
     )

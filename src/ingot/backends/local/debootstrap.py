@@ -172,6 +172,9 @@ system_info:
   network:
     renderers: [netplan, networkd, eni]
     activators: [netplan, networkd, eni]
+# For images with the package grub-pc, which asks where to install itself; there is none.
+grub_dpkg:
+  enabled: false
 """
 # cloud-init's file for a network card sorts before this one, and the first that matches counts.
 _NETWORK = """\
