@@ -134,24 +134,24 @@ def esp_argvs(layout: Layout, disk: str, program: str) -> tuple[list[str], ...]:
     """
     image = f"{disk}@@{layout.esp.start}"
     first, kib = str(layout.esp.start // SECTOR), str(layout.esp.size // 1024)
-    volume = layout.esp_fs.replace("-", "")
+    # mtools refuses a size that is no multiple of the tracks' sectors; 32 of them divide every MiB. Clusters of one
+    # sector make it FAT32: left alone, mkfs.fat goes by the size of the whole disk.
+    words = [
+        "-F",
+        "32",
+        "-s",
+        "1",
+        "-n",
+        "ESP",
+        "-i",
+        layout.esp_fs.replace("-", ""),
+        "-g",
+        "64/32",
+        "-h",
+        first,
+    ]
     return (
-        [
-            "mkfs.fat",
-            "-F",
-            "32",
-            "-n",
-            "ESP",
-            "-i",
-            volume,
-            "--mbr=no",
-            "-h",
-            first,
-            "--offset",
-            first,
-            disk,
-            kib,
-        ],
+        ["mkfs.fat", *words, "--mbr=no", "--offset", first, disk, kib],
         ["mmd", "-i", image, "::/EFI", "::/EFI/BOOT"],
         ["mcopy", "-i", image, program, f"::/{EFI_PROGRAM}"],
     )
