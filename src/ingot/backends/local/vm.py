@@ -81,6 +81,8 @@ class VmResource:
         accelerator = vm_qemu.choose_accelerator(self._state)
         home = self._folder / token
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Whoever finds the folder alone tells by this that it is a virtual machine's.
+        (home / "console").touch()
         overlay = home / "disk.qcow2"
         below = chain.read_header(self._files[-1]).size
         chain.create(overlay, Bytes(max(below, spec.disk or 0)))
