@@ -14,8 +14,8 @@ from ingot.ports import BackendSettings
 from ingot.system import files, locks
 from ingot.system.waits import Flag
 
-_ROOT = Path(__file__).parents[3]
-_CACHE = _ROOT / ".cache"
+ROOT = Path(__file__).parents[3]
+CACHE = ROOT / ".cache"
 _CODE = ("src/ingot/disk/layout.py", "src/ingot/disk/bootloader.py", "src/ingot/backends/local/archive.py",
          "src/ingot/backends/local/debootstrap.py", "src/ingot/backends/local/assembly/*")  # fmt: skip
 SIZE = Bytes(4 * 2**30)
@@ -35,19 +35,17 @@ def settings(state: Path, root: Path | None = None) -> BackendSettings:
 def debian(suite: str) -> Path:
     """The disk of a Debian base, made now if it is not kept. Never written to."""
     mark = hashlib.sha256(suite.encode())
-    for path in sorted(path for pattern in _CODE for path in _ROOT.glob(pattern)):
+    for path in sorted(path for pattern in _CODE for path in ROOT.glob(pattern)):
         mark.update(path.read_bytes())
-    kept = _CACHE / f"base-{suite}-{mark.hexdigest()[:12]}.qcow2"
-    with locks.lock(_CACHE / f"base-{suite}.lock"):
+    kept = CACHE / f"base-{suite}-{mark.hexdigest()[:12]}.qcow2"
+    with locks.lock(CACHE / f"base-{suite}.lock"):
         if not kept.exists():
-            work = _CACHE / f"base-{suite}"
+            work = CACHE / f"base-{suite}"
             files.remove(work)
             work.mkdir(parents=True)
             source = DebootstrapBase(suite=suite)
-            make_base(
-                plan(source), work / "disk.qcow2", settings=settings(_CACHE), emit=ignore, cancel=Flag()
-            )
-            for old in _CACHE.glob(f"base-{suite}-*.qcow2"):
+            make_base(plan(source), work / "disk.qcow2", settings=settings(CACHE), emit=ignore, cancel=Flag())
+            for old in CACHE.glob(f"base-{suite}-*.qcow2"):
                 files.remove(old)
             (work / "disk.qcow2").rename(kept)
             files.remove(work)

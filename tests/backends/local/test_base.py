@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import socket
 import subprocess
+import sys
 from math import prod
 from pathlib import Path
 
@@ -305,6 +307,51 @@ diff /tmp/own.list /tmp/made.list
         )
         assert (said.code, said.stdout) == (0, "")
         held.unmount(trim=False)
+
+
+_MAKE = """
+import sys
+from pathlib import Path
+from ingot.backends.local.base import make_base
+from ingot.model.definition import DebootstrapBase
+from ingot.model.events import ignore
+from ingot.system.waits import Flag
+from tests.backends.local import bases
+folder, state = Path(sys.argv[1]), Path(sys.argv[2])
+base = bases.plan(DebootstrapBase(suite="bookworm"))
+make_base(base, folder / "disk.qcow2", settings=bases.settings(state), emit=ignore, cancel=Flag())
+"""
+
+
+@pytest.mark.local
+@pytest.mark.network
+def test_nothing_runs_on_when_the_builder_is_killed(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", _MAKE, str(tmp_path), str(bases.CACHE)]
+    builder = process.spawn(words, env=process.environment({"PYTHONPATH": "src:."}), cwd=bases.ROOT)
+    log = tmp_path / "base/mmdebstrap.log"
+
+    def installs() -> bool | None:
+        assert builder.poll() is None
+        return (log.exists() and "Setting up" in log.read_text(errors="replace")) or None
+
+    waits.poll(installs, what="an installation", every=Seconds(0.1), deadline=Seconds(300.0), cancel=Flag())
+    builder.kill()
+    builder.wait()
+
+    def quiet() -> bool | None:
+        return not _traces(tmp_path) or None
+
+    waits.poll(quiet, what="the end of all traces", every=Seconds(0.1), deadline=Seconds(60.0), cancel=Flag())
+
+
+def _traces(folder: Path) -> list[str]:
+    """Processes and loop devices that have to do with a folder."""
+    found = []
+    for place in (*Path("/proc").glob("[0-9]*/cmdline"), *Path("/sys/block").glob("loop*/loop/backing_file")):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in place.read_bytes():
+                found.append(str(place))
+    return found
 
 
 @pytest.fixture
