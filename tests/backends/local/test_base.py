@@ -111,6 +111,12 @@ def test_the_mirror_of_the_build_stays_out_of_the_image() -> None:
     assert f"Signed-By: {archive.KEYRING_IN_IMAGE}" in text
 
 
+def test_later_layers_use_the_mirror_too() -> None:
+    source = DebootstrapBase(suite="trixie", mirror="http://mirror.acme")
+    assert archive.mirrors(source) == {"http://deb.debian.org/debian": "http://mirror.acme"}
+    assert archive.mirrors(DebootstrapBase(suite="trixie")) == {}
+
+
 def test_an_archive_with_keys_of_its_own_stays_in_the_image() -> None:
     source = DebootstrapBase(suite="acme", mirror="http://apt.acme", security="", keyring="acme.asc")
     text = archive.image_sources(source)

@@ -209,6 +209,20 @@ def test_the_users_own_proxy_is_the_way_out(proxied: Proxied, tmp_path: Path) ->
     assert tunnelled and proxied.downloads.cache.find(url)
 
 
+def test_a_mirror_stands_in_for_the_archive(tmp_path: Path) -> None:
+    with Origin().serving() as origin, socket.create_server(("127.0.0.1", 0)) as listener:
+        origin.put("/mirror/pool/a.deb", b"from the mirror")
+        origin.put("/mirror/README", b"read me")
+        downloads = Downloads(tmp_path)
+        instead = {"http://deb.debian.org/debian": origin.url("/mirror/")}
+        with downloads.serve(listener, instead=instead) as proxy:
+            seen = Proxied(origin=origin, downloads=downloads, proxy=proxy)
+            for _ in range(2):
+                assert seen.get("http://deb.debian.org/debian/pool/a.deb") == (200, b"from the mirror")
+            assert seen.get("http://deb.debian.org/debian/README") == (200, b"read me")
+    assert [path for _, path, _ in origin.asked] == ["/mirror/pool/a.deb", "/mirror/README"]
+
+
 @pytest.mark.parametrize(
     ("direct", "host", "through"),
     [("", "deb.debian.org", True), ("debian.org", "deb.debian.org", False), (".debian.org,x", "debian.org", False),

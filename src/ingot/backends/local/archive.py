@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ingot.errors import BackendError
 from ingot.model.definition import DebootstrapBase
@@ -69,6 +68,14 @@ def image_sources(source: DebootstrapBase) -> str:
         suite=source.suite, components=source.components, security=DEBIAN.security if source.security else ""
     )
     return sources(canonical, keyring=KEYRING_IN_IMAGE)
+
+
+def mirrors(source: DebootstrapBase) -> dict[str, str]:
+    """What later layers fetch in place of what the image's sources name (`Downloads.serve`, `instead`)."""
+    if source.keyring:
+        return {}
+    found = {DEBIAN.mirror: source.mirror, DEBIAN.security: source.security or DEBIAN.security}
+    return {own: other for own, other in found.items() if own != other}
 
 
 def own_keyring(source: DebootstrapBase) -> str:
@@ -240,8 +247,3 @@ def explain(log: str, source: DebootstrapBase) -> BackendError:
         (line[3:] for line in lines if line.startswith("E: ")), lines[-1] if lines else "no reason given"
     )
     return BackendError(f"apt could not get the packages from {source.mirror}: {said}")
-
-
-def host_of(url: str) -> str:
-    """The host that a URL names, for messages."""
-    return urlsplit(url).hostname or url

@@ -8,11 +8,12 @@ import ipaddress
 import os
 import re
 import socket
+import ssl
 import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BufferedRandom
 from pathlib import Path
 from typing import IO
@@ -71,10 +72,16 @@ def address_of(url: str) -> str:
     return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
-def connect(host: str, port: int, upstream: Upstream) -> socket.socket:
-    """A connection to an origin, or to the user's proxy on the way there. Raises RefusedAddressError and OSError."""
+def connect(host: str, port: int, upstream: Upstream, *, tunnel: bool = False) -> socket.socket:
+    """A connection to an origin, or to the user's proxy on the way there, with `tunnel` through it.
+
+    Raises RefusedAddressError and OSError.
+    """
     if proxy := upstream.proxy_for(host):
-        return socket.create_connection((str(proxy.hostname), proxy.port or 3128), PATIENCE)
+        connection = socket.create_connection((str(proxy.hostname), proxy.port or 3128), PATIENCE)
+        if tunnel:
+            _ask_for_tunnel(connection, f"{host}:{port}", proxy_headers(proxy))
+        return connection
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     problem: OSError = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in found:
@@ -108,6 +115,23 @@ def proxy_headers(proxy: SplitResult | None) -> dict[str, str]:
     return {"Proxy-Authorization": "Basic " + b64encode(secret.encode()).decode()}
 
 
+def _ask_for_tunnel(proxy: socket.socket, place: str, headers: Mapping[str, str]) -> None:
+    lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    proxy.sendall("\r\n".join([*lines, "", ""]).encode())
+    answer = b""
+    # Byte by byte: what follows the empty line is the origin's already.
+    while not answer.endswith(b"\r\n\r\n") and len(answer) < 65536:
+        byte = proxy.recv(1)
+        if not byte:
+            proxy.close()
+            raise OSError("the upstream proxy closed the connection")
+        answer += byte
+    if answer.split(b" ", 2)[1:2] != [b"200"]:
+        proxy.close()
+        raise OSError(f"the upstream proxy said: {answer.splitlines()[0].decode(errors='replace')}")
+
+
 class Connections:
     """Connections to origins, kept open between requests."""
 
@@ -122,14 +146,18 @@ class Connections:
         """The origin's answer, its body yet to be read, and its connection, to be given back after that."""
         parts = urlsplit(url)
         place = address_of(url)
-        host, port = str(parts.hostname), int(place.rpartition(":")[2])
+        host, port, secure = str(parts.hostname), int(place.rpartition(":")[2]), parts.scheme == "https"
         with self._lock:
             idle = self._idle.get(place, []) if reuse else []
             connection = idle.pop() if idle else None
-        proxy = self._upstream.proxy_for(host)
+        proxy = None if secure else self._upstream.proxy_for(host)
         if not connection:
             connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
-            connection.sock = connect(host, port, self._upstream)
+            connection.sock = connect(host, port, self._upstream, tunnel=secure)
+            if secure:
+                connection.sock = ssl.create_default_context().wrap_socket(
+                    connection.sock, server_hostname=host
+                )
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
             connection.putrequest(method, url if proxy else path, skip_host=True, skip_accept_encoding=True)
@@ -147,6 +175,10 @@ class Connections:
         with self._lock:
             if connection.sock is not None:
                 self._idle.setdefault(address_of(url), []).append(connection)
+
+    def trust(self, url: str) -> None:
+        """Lets clients reach the address of this URL though it is one of the builder or its link."""
+        self._upstream = replace(self._upstream, trusted=self._upstream.trusted | {address_of(url)})
 
     def close(self) -> None:
         """Closes those that wait."""

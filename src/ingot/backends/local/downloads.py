@@ -20,7 +20,7 @@ import select
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -34,7 +34,6 @@ from ingot.backends.local.download_origin import (
     RefusedAddressError,
     Upstream,
     connect,
-    proxy_headers,
 )
 from ingot.model.units import Bytes
 
@@ -60,9 +59,15 @@ class Downloads:
         self._lock = threading.Lock()
 
     @contextmanager
-    def serve(self, listener: socket.socket) -> Iterator[str]:
-        """Serves a listening TCP socket, whatever network namespace it is of; the value is the proxy's URL there."""
-        server = _Server(listener, self)
+    def serve(self, listener: socket.socket, *, instead: Mapping[str, str] | None = None) -> Iterator[str]:
+        """Serves a listening TCP socket, whatever network namespace it is of; the value is the proxy's URL there.
+
+        `instead` tells by URL prefix what is fetched in place of what is asked for: a mirror of the archive that
+        the image's own sources name, so that the mirror itself need not be written into the image.
+        """
+        for mirror in (instead or {}).values():
+            self.connections.trust(mirror)
+        server = _Server(listener, self, dict(instead or {}))
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         host, port = listener.getsockname()[:2]
         thread.start()
@@ -121,11 +126,12 @@ class Downloads:
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     daemon_threads = True
 
-    def __init__(self, listener: socket.socket, downloads: Downloads) -> None:
+    def __init__(self, listener: socket.socket, downloads: Downloads, instead: Mapping[str, str]) -> None:
         super().__init__(("", 0), _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
         self.downloads = downloads
+        self.instead = instead
         self._clients: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
 
@@ -163,13 +169,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         _LOG.debug(format, *args)
 
     def do_HEAD(self) -> None:
+        self.path = _replace_prefix(self.path, self.server.instead)
         self._pass_through()
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         if parts.scheme != "http" or not parts.hostname:
             self._refuse(400, "only http:// URLs and CONNECT are served here")
-        elif "@" not in parts.netloc and (_IMMUTABLE.search(parts.path) or _MUTABLE.search(parts.path)):
+            return
+        self.path = _replace_prefix(self.path, self.server.instead)
+        parts = urlsplit(self.path)
+        if "@" not in parts.netloc and (_IMMUTABLE.search(parts.path) or _MUTABLE.search(parts.path)):
             self._serve_kept()
         else:
             self._pass_through()
@@ -251,9 +261,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._refuse(400, "CONNECT needs host:port")
             return
         try:
-            with connect(host, int(port), upstream) as origin:
-                if proxy := upstream.proxy_for(host):
-                    _ask_for_tunnel(origin, self.path, proxy_headers(proxy))
+            with connect(host, int(port), upstream, tunnel=True) as origin:
                 self.send_response(200, "Connected")
                 self.end_headers()
                 _join(self.connection, origin)
@@ -273,22 +281,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(said)
 
 
-def _ask_for_tunnel(proxy: socket.socket, place: str, headers: dict[str, str]) -> None:
-    lines = [
-        f"CONNECT {place} HTTP/1.1",
-        f"Host: {place}",
-        *(f"{name}: {value}" for name, value in headers.items()),
-    ]
-    proxy.sendall("\r\n".join([*lines, "", ""]).encode())
-    answer = b""
-    # Byte by byte: what follows the empty line is the origin's already.
-    while not answer.endswith(b"\r\n\r\n") and len(answer) < 65536:
-        byte = proxy.recv(1)
-        if not byte:
-            raise OSError("the upstream proxy closed the connection")
-        answer += byte
-    if answer.split(b" ", 2)[1:2] != [b"200"]:
-        raise OSError(f"the upstream proxy said: {answer.splitlines()[0].decode(errors='replace')}")
+def _replace_prefix(url: str, instead: Mapping[str, str]) -> str:
+    for prefix, other in sorted(instead.items(), reverse=True):
+        if url.startswith(prefix.rstrip("/") + "/"):
+            return other.rstrip("/") + url[len(prefix.rstrip("/")) :]
+    return url
 
 
 def _join(client: socket.socket, origin: socket.socket) -> None:
