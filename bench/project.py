@@ -56,7 +56,7 @@ def slurm_node(name: str) -> Project:
 def forget_layers(project: Project) -> None:
     """Removes everything built, keeping the downloads: what a cold build starts from."""
     for entry in project.state.iterdir() if project.state.exists() else ():
-        if entry.name != "cache":
+        if entry.name not in ("cache", "downloads"):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 

@@ -9,35 +9,32 @@ from pathlib import Path
 import pytest
 
 from ingot.api import Workspace
-from ingot.model.events import Event, TaskFinished
+from ingot.model.events import Event, LayerStarted, TaskFinished
 from ingot.model.image import Outcome
 
-Build = Callable[..., tuple[Outcome, list[TaskFinished]]]
+Tasks = dict[str, list[TaskFinished]]
+"""What Ansible's tasks came to, by layer."""
+Build = Callable[..., tuple[Outcome, Tasks]]
 
 
 @pytest.fixture(scope="session")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("roles-state")
-
-
-@pytest.fixture(scope="session")
-def build(state: Path) -> Build:
-    """Builds one image of a project; returns its outcome and what Ansible's tasks came to."""
+def build(shared_state: Path) -> Build:
+    """Builds one image of a project; returns its outcome and its tasks."""
     if os.geteuid() != 0:
         pytest.skip("chroot machines need root")
 
-    def run(
-        project: Path, image: str, *, check: bool = False, **variables: str
-    ) -> tuple[Outcome, list[TaskFinished]]:
-        tasks: list[TaskFinished] = []
+    def run(project: Path, image: str, *, check: bool = False, **variables: str) -> tuple[Outcome, Tasks]:
+        layers: Tasks = {}
 
         def hear(event: Event) -> None:
+            if isinstance(event, LayerStarted):
+                layers[event.layer] = []
             if isinstance(event, TaskFinished):
-                tasks.append(event)
+                list(layers.values())[-1].append(event)
 
-        workspace = Workspace.open(project, variables=variables, state=state)
+        workspace = Workspace.open(project, variables=variables, state=shared_state)
         (outcome,) = workspace.build([image], check=check, emit=hear).outcomes
         assert outcome.status == "built", outcome.error
-        return outcome, tasks
+        return outcome, layers
 
     return run

@@ -1,8 +1,9 @@
 """Kills this very process at a chosen moment of a build, to prove that nothing stays behind that sweep cannot clear.
 
-    INGOT_KILL_AT=7 python -c 'from ingot.testing import kill; kill.arm(); from ingot.cli.main import main; main()'
+    INGOT_KILL_AT=7 python -c 'from ingot.testing import kill; armed = kill.arm(); from ingot.cli.main import main; main()'
 
 is a build that SIGKILLs itself at the seventh moment (see `engine.trace`); past the last moment it ends well.
+Armed lasts as long as what `arm` returns is kept.
 """
 
 from __future__ import annotations
