@@ -53,6 +53,18 @@ def test_what_a_layer_above_overwrote_is_not_told(site: Site) -> None:
     assert scan(site, KEY, "shred -z -u -n 1 /root/id; sync") == ()
 
 
+def test_what_one_image_overwrote_is_told_of_another_on_the_same_layer(site: Site) -> None:
+    below = site.layer("with-key", KEY)
+    results = []
+    for script in ("shred -z -u -n 1 /root/id; sync", "true"):
+        with site.machine(parent=below) as machine:
+            sh(machine, script)
+            results.append(site.backend.hosts.scan(machine, [], cancel=Flag()))
+    first, second = results
+    assert first == ()
+    assert [finding.what for finding in second] == ["private key"]
+
+
 def test_what_the_base_had_already_is_not_told(site: Site) -> None:
     # The base's own host keys, whose blocks come along when their neighbours are written.
     assert scan(site, "for key in /etc/ssh/ssh_host_*; do echo gone > $key; done; sync") == ()

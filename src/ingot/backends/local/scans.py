@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from pathlib import Path
 from ingot.backends.local import blocks, chain
 from ingot.backends.local.records import Record
 from ingot.disk import leaks
+from ingot.disk.leak_patterns import BEHIND
 from ingot.model.plan import ContentId
 from ingot.model.units import Seconds
 from ingot.ports import Cancel, Finding, Needle
@@ -28,6 +29,8 @@ from ingot.system import process
 from ingot.system.files import write_atomically
 
 _SECTOR = 512
+_AROUND = 16 * 2**10
+_MOST_HIDDEN = 1000
 PATTERNS = 1
 """Part of every note: raised when patterns are added, so that layers are read anew."""
 
@@ -53,19 +56,20 @@ class Notes:
             if not needle.fresh
         )
 
-    def covers(self, record: Record) -> bool:
-        """Whether an earlier scan found this layer clean of all that is looked for now."""
+    def find(self, record: Record) -> tuple[int, ...] | None:
+        """Where a layer that was read already holds what layers above it hid; None for one that is to be read."""
         if record.scanned:
-            return True
+            return ()
         try:
             note = json.loads(self._path(record.content).read_text())
-            return bool(note["patterns"] == PATTERNS and set(self._marks) <= set(note["clean_of"]))
+            known = note["patterns"] == PATTERNS and set(self._marks) <= set(note["clean_of"])
+            return tuple(note["hidden"]) if known else None
         except (OSError, ValueError, KeyError):
-            return False
+            return None
 
-    def write(self, record: Record) -> None:
-        """Notes that the layer is clean."""
-        note = {"patterns": PATTERNS, "clean_of": self._marks}
+    def write(self, record: Record, hidden: Sequence[int]) -> None:
+        """Notes that the layer was read, and at which offsets it holds what the disk does not show."""
+        note = {"patterns": PATTERNS, "clean_of": self._marks, "hidden": sorted(hidden)}
         write_atomically(self._path(record.content), json.dumps(note) + "\n", mode=0o600)
 
     def _path(self, content: ContentId) -> Path:
@@ -91,40 +95,51 @@ def scan(
     """What the disk holds that it must not. `root` is where it is mounted, `raw` shows it whole.
 
     Read are the blocks of layers without a note, and the files that changed since the last of the layers with one, from
-    the base on. A secret is told where the disk still shows it; a layer that hides one gets no note.
+    the base on. A secret is told where the disk still shows it; where a layer above hides it, the note of its layer
+    says so, and each later scan looks there again.
     """
-    covered = [part.record is not None and notes.covers(part.record) for part in parts]
+    notes_of = [notes.find(part.record) if part.record else None for part in parts]
+    prefix = tuple(
+        part
+        for part, _ in itertools.takewhile(
+            lambda pair: pair[1] is not None, zip(parts, notes_of, strict=True)
+        )
+    )
     known: set[bytes] = set()
-    prefix = _clean_prefix(parts, covered)
     found = list(leaks.scan_tree(root, needles, since=_since(prefix), known=known, cancel=cancel))
-    clean: list[Record] = []
+    read: list[tuple[Record, list[int]]] = []
     with raw.open("rb") as disk:
 
         def shown(at: int, length: int) -> bytes:
             return os.pread(disk.fileno(), length, at)
 
+        again = sorted({at for offsets in notes_of for at in offsets or ()})
+        found += leaks.scan_blocks(_windows(again, shown), needles, known=known, cancel=cancel)
         before = _reader(prefix)
-        for part, done in zip(parts, covered, strict=True):
-            if done:
+        for part, noted in zip(parts, notes_of, strict=True):
+            if noted is not None:
                 continue
             hidden: list[int] = []
             chunks = blocks.read_blocks(part.file, raw, cancel=cancel)
             found += leaks.scan_blocks(
                 chunks, needles, known=known, shown=shown, before=before, hidden=hidden, cancel=cancel
             )
-            if part.record and not hidden:
-                clean.append(part.record)
+            if part.record and len(hidden) <= _MOST_HIDDEN:
+                read.append((part.record, hidden))
     if not found:
-        for record in clean:
-            notes.write(record)
+        for record, hidden in read:
+            notes.write(record, hidden)
     return tuple(found)
 
 
-def _clean_prefix(parts: Sequence[Part], covered: Sequence[bool]) -> tuple[Part, ...]:
-    """The parts, from the base on, that were all found clean."""
-    return tuple(
-        part for part, _ in itertools.takewhile(lambda pair: pair[1], zip(parts, covered, strict=True))
-    )
+def _windows(offsets: Sequence[int], shown: leaks.Read) -> Iterator[tuple[int, bytes]]:
+    """What the disk shows now around these offsets."""
+    end = 0
+    for at in offsets:
+        start = max(end, at - BEHIND)
+        if at >= end:
+            end = at + _AROUND
+            yield start, shown(start, end - start)
 
 
 def _since(prefix: Sequence[Part]) -> int | None:
