@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.local, pytest.mark.network]
 def test_roles_of_the_ansible_package(build: Build, tmp_path: Path) -> None:
     """The definition's last step looks at what the roles have made."""
     project = shutil.copytree(FOREIGN / "collections", tmp_path / "collections")
-    _, tasks = build(project, "monitored")
-    roles = {task.role for task in tasks if task.outcome == "changed"}
+    _, layers = build(project, "monitored")
+    roles = {task.role for tasks in layers.values() for task in tasks if task.outcome == "changed"}
     assert len(roles) >= 3, roles
 
 
@@ -26,7 +26,8 @@ def test_playbook_with_what_such_ones_use(
     build: Build, tmp_path: Path, workload_manager: str, engine: str
 ) -> None:
     project = shutil.copytree(FOREIGN / "determined-like", tmp_path / "determined-like")
-    _, tasks = build(project, f"environments-{workload_manager}", engine=engine)
+    _, layers = build(project, f"environments-{workload_manager}", engine=engine)
+    tasks = [task for each in layers.values() for task in each]
     outcomes = {task.task: task.outcome for task in tasks}
     assert outcomes["Install the launcher"] == "skipped"
     assert outcomes["Ask for a tool that is not there"] in ("failed", "ignored")
