@@ -32,8 +32,11 @@ def lint(session: nox.Session) -> None:
     tool(session, "ruff", "format", "--check", ".")
     tool(session, "lint-imports")
     tool(session, "codespell", "src", "tests", "docs", "bench", "README.md", "CONTRIBUTING.md")
-    tool(session, "yamllint", "--strict", "collections", "examples")
-    session.run(PYTHON, "-m", "ansiblelint", "--offline", "--strict", ROLES, external=True)
+    with session.chdir(ROLES):
+        tool(session, "yamllint", "--strict", ".")
+        tool(session, "yamllint", str(HERE / "examples"))
+        paths = {"ANSIBLE_COLLECTIONS_PATH": str(HERE / "collections")}
+        session.run(PYTHON, "-m", "ansiblelint", "--offline", "--strict", env=paths, external=True)
 
 
 @nox.session

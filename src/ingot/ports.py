@@ -149,9 +149,7 @@ class MachineHost(Protocol):
     detached. `scan` and `freeze` end whatever runs on the machine first.
     """
 
-    def base(
-        self, base: Base, held: Holder, *, emit: Emit, cancel: Cancel, fresh: bool = False
-    ) -> LayerRef:
+    def base(self, base: Base, held: Holder, *, emit: Emit, cancel: Cancel, fresh: bool = False) -> LayerRef:
         """The layer that `base` names, made now if it is not there, or with `fresh` in any case: the new content
         then takes the key over. The caller holds the lock on its key."""
         ...

@@ -105,7 +105,7 @@ def world(state: Path) -> Iterator[None]:
     """Puts the memory backend where the local one is."""
     with pytest.MonkeyPatch.context() as patch:
         here = f"{open_memory.__module__}:open_memory"
-        patch.setattr(backends, "KNOWN", {name: backends.Known(here) for name in ("local", "memory")})
+        patch.setattr(backends, "KNOWN", dict.fromkeys(("local", "memory"), here))
         patch.setattr(adapters, "provisioner", provisioner)
         patch.setattr(adapters, "inventory", lambda: MemoryInventory(store=memory(state)))
         patch.setenv("INGOT_STATE", str(state))

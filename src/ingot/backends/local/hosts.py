@@ -101,9 +101,9 @@ class LocalHosts:
         self._machines: dict[str, LocalMachine] = {}
         self._guard = threading.Lock()
 
-    def base(self, base: Base, held: Holder, *, emit: Emit, cancel: Cancel) -> LayerRef:
+    def base(self, base: Base, held: Holder, *, emit: Emit, cancel: Cancel, fresh: bool = False) -> LayerRef:
         """The base's layer, made in a work folder of its own where it is not there. The caller locks its key."""
-        found = self._store.find(base.key)
+        found = None if fresh else self._store.find(base.key)
         if found:
             return found
         refuse_foreign_arch(base.arch)
