@@ -153,6 +153,10 @@ class Batch:
         backend = adapters.open_backend(
             workspace, plan.backend, options=plan.options, directory=run.directory
         )
+        if not backend.layer(plan.base.key):
+            from ingot.api.moved import tell_moved
+
+            tell_moved(workspace.definition, plan, locked=self.wish.locked, emit=run.emit)
         built = make(
             plan,
             run=run,
