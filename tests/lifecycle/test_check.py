@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,6 +143,15 @@ def test_an_image_that_does_not_come_up_says_why(site: Site, held: Opened) -> No
     assert "console-rootless.log" in result.message
 
 
+def greets(folder: Path) -> bool | None:
+    """True once the machine's SSH server speaks, which takes host keys."""
+    with contextlib.suppress(OSError):
+        address = ("127.0.0.1", vm_qemu.forwarded_port(folder))
+        with socket.create_connection(address, timeout=5) as link:
+            return True if link.recv(16).startswith(b"SSH-") else None
+    return None
+
+
 def first_boot(made: Image, site: Site, folder: Path) -> tuple[str, frozenset[str]]:
     """The machine id and the host keys that a machine gives itself, with nobody to help it: no seed, no cloud."""
     folder.mkdir()
@@ -158,12 +169,11 @@ def first_boot(made: Image, site: Site, folder: Path) -> tuple[str, frozenset[st
     )
     machine = process.spawn(words, cwd=folder)
     try:
-        console = folder / "console"
         poll(
-            lambda: (console.exists() and b"login:" in console.read_bytes()) or None,
-            what="a login",
+            lambda: greets(folder),
+            what="the greeting of its SSH server",
             every=Seconds(0.5),
-            deadline=Seconds(600.0),
+            deadline=Seconds(900.0),
             cancel=Flag(),
         )
         vm_qemu.control(folder, "system_powerdown")
