@@ -7,7 +7,8 @@ refuses is learnt here and told in a sentence.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,8 +137,9 @@ def fetch(
     archives = folder / "archives"
     config = _configure(source, arch=arch, keyring=keyring, folder=folder, proxy=proxy)
 
+    env = process.environment({"APT_CONFIG": str(config), "DEBIAN_FRONTEND": "noninteractive"})
+
     def apt(*words: str) -> None:
-        env = process.environment({"APT_CONFIG": str(config), "DEBIAN_FRONTEND": "noninteractive"})
         try:
             process.run(["apt-get", "-q", *words], timeout=_PATIENCE, cancel=cancel, env=env, log=log)
         except ToolError as error:
@@ -146,17 +148,43 @@ def fetch(
     log.write_bytes(b"")
     apt("update")
     install = ("install", "--yes", "--download-only")
-    # Twice, as mmdebstrap asks: what is essential first, and with it there the rest.
-    apt(*install, "?essential")
-    first = sorted(archives.glob("*.deb"))
-    apt(*install, "?essential", "?priority(required)", "apt", *names)
+    # mmdebstrap asks twice: for what is essential, and with that there for the rest. The first answer may name
+    # packages that the second leaves out, so both are wanted; the first is worked out meanwhile.
+    alone = (*_ALONE, "-o", f"Dir::Cache::archives={folder}/none")
+    with _asking(["apt-get", *alone, "install", "?essential"], folder / "essential", env) as first_names:
+        apt(*install, "?essential", "?priority(required)", "apt", *names)
+        first = [archives / name for name in first_names()]
+    if not first or not all(path.exists() for path in first):
+        apt(*install, "?essential")
     rest = sorted(set(archives.glob("*.deb")) - set(first), key=lambda path: -path.stat().st_size)
     return Fetched(lists=folder / "lists", archives=archives, packages=(*first, *rest))
+
+
+# With no cache in common; and with no archives, for what is there already would not be named.
+_ALONE = ("-qq", "--print-uris", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=")
+
+
+@contextmanager
+def _asking(argv: Sequence[str], answer: Path, env: Mapping[str, str]) -> Iterator[Callable[[], list[str]]]:
+    """While inside, apt works out which packages a command would fetch; calling the value waits for their names."""
+    with answer.open("wb") as file:
+        child = process.spawn(argv, env=env, stdout=file)
+
+    def names() -> list[str]:
+        if child.wait():
+            return []
+        return re.findall(r"^'[^']*' (\S+\.deb) ", answer.read_text(), re.MULTILINE)
+
+    try:
+        yield names
+    finally:
+        process.end(child)
 
 
 def _configure(source: DebootstrapBase, *, arch: str, keyring: Path, folder: Path, proxy: str) -> Path:
     for name in (
         "archives/partial",
+        "none/partial",
         "lists/partial",
         "etc/apt.conf.d",
         "etc/preferences.d",
