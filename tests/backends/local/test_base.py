@@ -7,6 +7,7 @@ import hashlib
 import socket
 import subprocess
 import sys
+import tempfile
 from math import prod
 from pathlib import Path
 
@@ -335,6 +336,7 @@ def test_nothing_runs_on_when_the_builder_is_killed(tmp_path: Path) -> None:
     words = [sys.executable, "-c", _MAKE, str(tmp_path), str(bases.CACHE)]
     builder = process.spawn(words, env=process.environment({"PYTHONPATH": "src:."}), cwd=bases.ROOT)
     log = tmp_path / "base/mmdebstrap.log"
+    before = set(Path(tempfile.gettempdir()).glob("mmdebstrap.*"))
 
     def installs() -> bool | None:
         assert builder.poll() is None
@@ -348,6 +350,7 @@ def test_nothing_runs_on_when_the_builder_is_killed(tmp_path: Path) -> None:
         return not _traces(tmp_path) or None
 
     waits.poll(quiet, what="the end of all traces", every=Seconds(0.1), deadline=Seconds(60.0), cancel=Flag())
+    assert set(Path(tempfile.gettempdir()).glob("mmdebstrap.*")) <= before
 
 
 def _traces(folder: Path) -> list[str]:

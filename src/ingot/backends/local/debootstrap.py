@@ -97,6 +97,8 @@ def install(held: holder.HeldDisk, work: Assembly, *, total: int, emit: Emit, ca
             # The kernel's own hook is told to leave the initramfs to `finish`.
             "INITRD": "No",
             "PATH": f"{work.stage}/bin:{environment()['PATH']}",
+            # What it leaves when it is killed goes with the work folder.
+            "TMPDIR": str(work.folder),
         }
     )
     try:
