@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from functools import partial
 from types import TracebackType
 
 from ingot.engine.trace import point
@@ -38,8 +37,7 @@ class Bench:
     def make_base(self, *, fresh: bool) -> LayerRef:
         """The plan's base."""
         point("before base")
-        make = partial(self.hosts.base, self.plan.base, self._held, emit=self.emit, cancel=self.cancel)
-        made = make(fresh=True) if fresh else make()
+        made = self.hosts.base(self.plan.base, self._held, emit=self.emit, cancel=self.cancel, fresh=fresh)
         point("after base")
         return made
 
