@@ -261,16 +261,16 @@ def test_usage_errors_are_sentences(ingot: Ingot) -> None:
     assert ingot("-C", "no/such/folder", "build", "--json").document["error"]["code"] == 2
 
 
-def test_a_bug_leaves_its_traceback_in_a_file(
-    ingot: Ingot, state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bug_leaves_its_traceback_in_a_file(ingot: Ingot, state: Path) -> None:
     from ingot.api import adapters
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr(adapters, "provisioner", broken)
-    said = ingot("build", "--json")
+    # Undone here: the fixture of the same name is undone after `world`, whose provisioner it would put back for good.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adapters, "provisioner", broken)
+        said = ingot("build", "--json")
     assert said.code == 1
     assert "this is a bug in Ingot" in said.document["error"]["message"]
     (file,) = (state / "crashes").iterdir()
