@@ -11,7 +11,8 @@ from ingot.model.units import Seconds
 from ingot.ports import Cancel, Machine
 from ingot.system import ssh
 
-_LINES = 4
+_LINES = 10
+"""Of a failed unit's journal: systemd's own words on a failure are up to four, the unit's come before them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
