@@ -17,7 +17,7 @@ def measure(rounds: int) -> list[Row]:
     """Both tools in turn, so that a busy moment hits both."""
     project = slurm_node("build")
     project.ingot("build", IMAGE)
-    packages = [package["name"] for package in project.read("inspect", IMAGE)["manifest"]["packages"]]
+    packages = [package["name"] for package in project.read("inspect", IMAGE)["packages"]]
     reason = mkosi.unavailable()
     numbers = count(1)
     if not reason:

@@ -18,6 +18,10 @@ _TOOLS = (
     "mkosi,systemd-sysv,ca-certificates,apt,dpkg-dev,mtools,dosfstools,e2fsprogs,systemd-repart,systemd-boot,"
     "kmod,zstd,debian-archive-keyring,python3,cpio,uidmap"
 )
+_ARCHIVES = (
+    ("http://deb.debian.org/debian", "bookworm bookworm-updates"),
+    ("http://deb.debian.org/debian-security", "bookworm-security"),
+)
 # Everything inside private namespaces, on a root of its own.
 _ENTER = """
 mount --make-rprivate /
@@ -52,14 +56,23 @@ def prepare(packages: Sequence[str]) -> None:
         (ROOT / "work" / folder).mkdir(parents=True, exist_ok=True)
     (image / "mkosi.conf").write_text(
         "[Distribution]\nDistribution=debian\nRelease=bookworm\n"
-        "LocalMirror=http://deb.debian.org/debian\n"
         "[Output]\nFormat=disk\nOutput=node\nOutputDirectory=/work/out\n"
         "[Build]\nIncremental=yes\nCacheDirectory=/work/cache\nPackageCacheDirectory=/work/packages\n"
         "WorkspaceDirectory=/work/tmp\n"
         "[Content]\nBootable=yes\nBootloader=systemd-boot\nPackages=systemd-boot\n"
         + "".join(f"        {name}\n" for name in packages)
     )
+    # The archives that Ingot's base uses, so that both install the same versions. mkosi would also ask for the archive of
+    # debug symbols, which not every mirror carries.
+    sources = image / "mkosi.sandbox/etc/apt/sources.list.d/mkosi.sources"
+    sources.parent.mkdir(parents=True, exist_ok=True)
+    sources.write_text("\n".join(_source(*entry) for entry in _ARCHIVES))
     change(0)
+
+
+def _source(uri: str, suites: str) -> str:
+    keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    return f"Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: main\nSigned-By: {keys}\n"
 
 
 def change(number: int) -> None:
