@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import yaml
 
-from ingot.definition.fetch import Fetch
 from ingot.definition.nodes import plain
 from ingot.definition.requirements import read_requirements
 from ingot.definition.yaml import parse_yaml
@@ -19,6 +18,9 @@ from ingot.model.definition import BaseSource, DebootstrapBase, Definition, Disk
 from ingot.model.digest import digest_bytes, short
 from ingot.model.lock import FORMAT, BasePin, Lock, RequirementPin
 from ingot.system.files import file_digest, write_atomically
+
+if TYPE_CHECKING:
+    from ingot.definition.fetch import Fetch
 
 FILE = "ingot.lock"
 _HEAD = """\

@@ -5,24 +5,32 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ingot.backends.local.download_origin import upstream_from
-from ingot.backends.local.downloads import Downloads
 from ingot.backends.local.exporter import LocalExporter
-from ingot.backends.local.hosts import BASE_KIND, KINDS, LocalHosts, MachineKind, MachineResource, MakeBase
+from ingot.backends.local.hosts import (
+    BASE_KIND,
+    KINDS,
+    LocalHosts,
+    LocalMachine,
+    MachineKind,
+    MachineResource,
+    MakeBase,
+)
 from ingot.backends.local.images import LOCATION, LocalImages
-from ingot.backends.local.machine import Chroot, Surroundings, remove_work
 from ingot.backends.local.store import Store
-from ingot.backends.local.virtual import Virtual, remove_virtual
 from ingot.model.digest import short
 from ingot.model.events import Emit, Warned
 from ingot.model.image import LayerRef
 from ingot.model.plan import Base, LayerKey
 from ingot.model.units import Seconds
-from ingot.ports import BackendSettings, Cancel, Resource
+from ingot.ports import BackendSettings, Cancel, MachineSpec, Resource
 from ingot.system import locks
+
+if TYPE_CHECKING:
+    from ingot.backends.local.machine import Surroundings
 
 
 class LocalBackend:
@@ -63,23 +71,54 @@ class LocalBackend:
 
 
 def open_backend(settings: BackendSettings) -> LocalBackend:
-    """The local backend of a state folder. Nothing is made or started before it is used."""
+    """The local backend of a state folder. Nothing is made, started or even imported before it is used."""
     folder = settings.state / "local"
     store = Store(folder)
-    around = Surroundings(
-        keys=settings.directory / "ssh",
-        environment=dict(os.environ),
-        downloads=Downloads(settings.state / "downloads", upstream=upstream_from(os.environ)),
-    )
-    chroot = MachineKind(open=partial(Chroot, store=store, around=around), remove=remove_work)
-    virtual = MachineKind(
-        open=partial(Virtual, store=store, state=folder), remove=partial(remove_virtual, state=folder)
-    )
 
     def make_base(base: Base, disk: Path, *, emit: Emit, cancel: Cancel) -> None:
-        # Loaded when used: most builds find their base made.
         from ingot.backends.local import base as bases
 
         bases.make_base(base, disk, settings=settings, emit=emit, cancel=cancel)
 
-    return LocalBackend(folder, kinds={"chroot": chroot, "vm": virtual}, store=store, make_base=make_base)
+    kinds = {"chroot": _chroot(settings, store), "vm": _virtual(folder, store)}
+    return LocalBackend(folder, kinds=kinds, store=store, make_base=make_base)
+
+
+def _chroot(settings: BackendSettings, store: Store) -> MachineKind:
+    @cache
+    def around() -> Surroundings:
+        from ingot.backends.local.download_origin import upstream_from
+        from ingot.backends.local.downloads import Downloads
+        from ingot.backends.local.machine import Surroundings
+
+        return Surroundings(
+            keys=settings.directory / "ssh",
+            environment=dict(os.environ),
+            downloads=Downloads(settings.state / "downloads", upstream=upstream_from(os.environ)),
+        )
+
+    def open_machine(work: Path, spec: MachineSpec) -> LocalMachine:
+        from ingot.backends.local.machine import Chroot
+
+        return Chroot(work, spec, store=store, around=around())
+
+    def remove(work: Path) -> None:
+        from ingot.backends.local.machine import remove_work
+
+        remove_work(work)
+
+    return MachineKind(open=open_machine, remove=remove)
+
+
+def _virtual(folder: Path, store: Store) -> MachineKind:
+    def open_machine(work: Path, spec: MachineSpec) -> LocalMachine:
+        from ingot.backends.local.virtual import Virtual
+
+        return Virtual(work, spec, store=store, state=folder)
+
+    def remove(work: Path) -> None:
+        from ingot.backends.local.virtual import remove_virtual
+
+        remove_virtual(work, state=folder)
+
+    return MachineKind(open=open_machine, remove=remove)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from ingot.backends.local import chain
 from ingot.backends.local.store import Store
-from ingot.disk import formats
 from ingot.model.events import Emit
 from ingot.model.image import Image
 from ingot.ports import Cancel
@@ -21,12 +20,16 @@ class LocalExporter:
     @property
     def formats(self) -> dict[str, str]:
         """The formats by name, each with the ending that a file of it has."""
+        from ingot.disk import formats
+
         return {name: format.suffix for name, format in formats.KNOWN.items()}
 
     def export(
         self, image: Image, output: Path, *, format: str, subject: str, emit: Emit, cancel: Cancel
     ) -> Path:
         """Writes the image; its layers' bytes are checked first. Raises NotFoundError where one is damaged."""
+        from ingot.disk import formats
+
         formats.find_format(format)
         records = self._store.verify(image.digest, cancel=cancel)
         with self._store.lease(records):

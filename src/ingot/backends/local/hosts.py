@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ingot.backends.local.holder import refuse_without_root
-from ingot.backends.local.machine import remove_work
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
 from ingot.errors import BackendError, NotFoundError
@@ -123,6 +121,8 @@ class LocalHosts:
             known = ", ".join(sorted(self._kinds))
             raise BackendError(f"the local backend has no {spec.kind} machines yet", hint=f"it has: {known}")
         if spec.kind == "chroot":
+            from ingot.backends.local.holder import refuse_without_root
+
             refuse_without_root()
             refuse_missing_tools()
         return MachineResource(self, KINDS[spec.kind], spec)
@@ -174,8 +174,9 @@ class LocalHosts:
         if machine:
             machine.close()
             return
+        # The folder in which a base is made is laid out as that of a chroot machine.
         removers = {KINDS[name]: made.remove for name, made in self._kinds.items()}
-        removers.get(kind, remove_work)(self.work(ref))
+        removers.get(kind, self._kinds["chroot"].remove)(self.work(ref))
 
     def work(self, token: str) -> Path:
         """The work folder that bears this token."""
