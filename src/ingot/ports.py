@@ -265,7 +265,15 @@ class Backend(Protocol):
 class Provisioner(Protocol):
     """Applies one step to one machine. Raises ProvisionError; a retried step starts from whatever state it left."""
 
+    def expect(self, step: Step) -> None:
+        """Told which step comes next, before its machine is there: what takes long to start may start now."""
+        ...
+
     def apply(self, step: Step, machine: Machine, *, subject: str, emit: Emit, cancel: Cancel) -> None: ...
+
+    def close(self) -> None:
+        """Ends what was started for a step that did not come."""
+        ...
 
 
 class Inventory(Protocol):

@@ -65,6 +65,12 @@ class Steps:
     inner: MemoryProvisioner
     directory: Path
 
+    def expect(self, step: Step) -> None:
+        self.inner.expect(step)
+
+    def close(self) -> None:
+        self.inner.close()
+
     def apply(self, step: Step, machine: Machine, *, subject: str, emit: Emit, cancel: Cancel) -> None:
         name = describe(step)
         emit(Output(subject=subject, text=f"doing {name}"))

@@ -322,6 +322,12 @@ class MemoryProvisioner:
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     applied: list[str] = field(default_factory=list)
 
+    def expect(self, step: Step) -> None:
+        """Nothing takes long to start."""
+
+    def close(self) -> None:
+        """Nothing was started."""
+
     def apply(self, step: Step, machine: Machine, *, subject: str, emit: Emit, cancel: Cancel) -> None:
         name = describe(step)
         self.fault(name)

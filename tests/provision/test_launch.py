@@ -149,7 +149,9 @@ def run_order(order: Order, scratch: Path, *, path: Path | None) -> subprocess.C
     }
     if path:
         environment["PYTHONPATH"] = str(path)
-    return subprocess.run(program(), input=order.encode(), env=environment, capture_output=True, check=False)
+    return subprocess.run(
+        program("mitogen"), input=order.encode(), env=environment, capture_output=True, check=False
+    )
 
 
 @pytest.mark.parametrize(("engines", "code"), [(("mitogen", "ansible"), 0), (("mitogen",), 211)])

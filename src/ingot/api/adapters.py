@@ -119,8 +119,15 @@ class _Steps:
             root=workspace.root, directory=self._run.directory, secrets=workspace.loaded.secrets
         )
 
+    def expect(self, step: Step) -> None:
+        self._all.expect(step)
+
     def apply(self, step: Step, machine: Machine, *, subject: str, emit: Emit, cancel: Cancel) -> None:
         self._all.apply(step, machine, subject=subject, emit=emit, cancel=cancel)
+
+    def close(self) -> None:
+        if "_all" in vars(self):
+            self._all.close()
 
 
 class _Contents:

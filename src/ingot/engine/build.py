@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import partial
 
 from ingot.engine.bench import Baton, Bench
@@ -48,6 +49,7 @@ def build(
     with (
         Resources(run.journal, place=place_of(plan), emit=emit, subject=plan.subject) as held,
         Baton(lambda key: backend.lock(key, emit=emit, cancel=cancel)) as baton,
+        closing(provisioner),
     ):
         bench = Bench(plan, run=run.id, hosts=backend.hosts, held=held, emit=emit, cancel=cancel)
         work = Work(run, bench, provisioner=provisioner, inventory=inventory, secrets=secrets)
@@ -61,7 +63,9 @@ def build(
             elif top is None:
                 top = records.built(index, partial(bench.make_base, fresh=not use_cache))
             else:
-                top = records.built(index, partial(work.make_layer, plan.layers[index - 1], on=top))
+                following = plan.layers[index] if index < len(plan.layers) else None
+                make = partial(work.make_layer, plan.layers[index - 1], on=top, following=following)
+                top = records.built(index, make)
         image = _register(plan, top, backend=backend, labels=bench.labels, emit=emit)
     seconds = Seconds(run.clock.monotonic() - started)
     emit(

@@ -34,9 +34,14 @@ class Work:
         self._inventory = inventory
         self._secrets = secrets
 
-    def make_layer(self, layer: Layer, *, on: LayerRef) -> LayerRef:
-        """The layer, made on the one below it. Only a disk without leaks becomes a sealed one."""
+    def make_layer(self, layer: Layer, *, on: LayerRef, following: Layer | None = None) -> LayerRef:
+        """The layer, made on the one below it. Only a disk without leaks becomes a sealed one.
+
+        `following` is the one that will be made next, as far as is known.
+        """
         bench = self._bench
+        if layer.steps:
+            self._provisioner.expect(layer.steps[0])
         machine = bench.machine_on(on, disk=layer.grow)
         if layer.seals:
             self.contents = read_contents(self._inventory, machine)
@@ -60,4 +65,6 @@ class Work:
                 emit=bench.emit,
                 cancel=bench.cancel,
             )
+        if following and following.steps:
+            self._provisioner.expect(following.steps[0])
         return bench.freeze(machine, layer)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
-from ingot.errors import ProvisionError
+from ingot.errors import IngotError, ProvisionError
 from ingot.model.events import Emit
 from ingot.model.secret import Secret
 from ingot.model.step import (
@@ -23,6 +24,9 @@ from ingot.ports import Cancel, Machine
 from ingot.provision import files, packages, script
 from ingot.provision.log import StepLog, open_log
 from ingot.provision.places import collections_path
+
+if TYPE_CHECKING:
+    from ingot.provision.ansible import AnsibleProject, Started
 
 
 class Provisioners:
@@ -49,6 +53,23 @@ class Provisioners:
         self._collections = collections or collections_path()
         self._galaxy = galaxy or self._root / ".ingot" / "galaxy"
         self._strict = strict
+        self._ahead: tuple[Step, Started] | None = None
+
+    def expect(self, step: Step) -> None:
+        """Starts Ansible, which takes a second to read itself, while the machine is made ready."""
+        if not isinstance(step, (RolesStep, PlaybookStep)) or (self._ahead and self._ahead[0] is step):
+            return
+        from ingot.provision.ansible import start
+
+        self.close()
+        with contextlib.suppress(IngotError, OSError):  # `apply` will tell what is wrong
+            self._ahead = step, start(step, project=self._project)
+
+    def close(self) -> None:
+        """Ends an Ansible that was started for a step that did not come."""
+        if self._ahead:
+            self._ahead[1].close()
+        self._ahead = None
 
     def apply(self, step: Step, machine: Machine, *, subject: str, emit: Emit, cancel: Cancel) -> None:
         """Returns when the step is done. Raises ProvisionError (facts: `step`, `log`, `tail`, and `task`, `file` and
@@ -71,20 +92,28 @@ class Provisioners:
                 files.apply(step, machine, root=self._root, secrets=self._secrets, log=log, cancel=cancel)
             case RolesStep() | PlaybookStep():
                 # Imported when used: a build without Ansible does not pay for reading its configuration.
-                from ingot.provision.ansible import AnsibleProject, apply
+                from ingot.provision.ansible import apply, start
 
-                project = AnsibleProject(
-                    root=self._root,
-                    directory=self._directory,
-                    collections=self._collections,
-                    galaxy=self._galaxy,
-                    secrets=self._secrets,
-                    strict=self._strict,
-                )
-                apply(step, machine, project=project, log=log, cancel=cancel)
+                expected = self._ahead is not None and self._ahead[0] is step
+                begun, self._ahead = (self._ahead, None) if expected else (None, self._ahead)
+                with contextlib.closing(begun[1] if begun else start(step, project=self._project)) as started:
+                    apply(step, machine, started=started, project=self._project, log=log, cancel=cancel)
             case SealStep():
                 from ingot.provision import seal
 
                 seal.apply(step, machine, subject=log.subject, emit=log.emit, cancel=cancel, log=log.path)
             case _:
                 assert_never(step)
+
+    @property
+    def _project(self) -> AnsibleProject:
+        from ingot.provision.ansible import AnsibleProject
+
+        return AnsibleProject(
+            root=self._root,
+            directory=self._directory,
+            collections=self._collections,
+            galaxy=self._galaxy,
+            secrets=self._secrets,
+            strict=self._strict,
+        )

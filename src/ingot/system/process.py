@@ -111,10 +111,19 @@ def spawn(
     )
 
 
+def start(
+    argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """A process that waits for its input, for `run` to go on with. As `spawn`; who starts it ends it (`end`)."""
+    pipe = subprocess.PIPE
+    return spawn(argv, env=env, cwd=cwd, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
 def run(
     argv: Sequence[str],
     *,
     timeout: Seconds,
+    started: subprocess.Popen[bytes] | None = None,
     cancel: Cancel | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
@@ -128,16 +137,17 @@ def run(
 ) -> Completed:
     """Runs to the end. `on_line(stream, text)` hears each line as it comes; `log` gets both streams, appended.
 
+    `started` is a process that `start` has started with this command line; `env` and `cwd` are its own then.
     With `returns` a carriage return ends a line too, for programs that draw their progress in one line.
 
     Raises ToolError for a non-zero exit (unless `check` is off), DeadlineError when `timeout` ran out and
     CancelledError on a wish to stop; the process and its group are ended before either is raised.
     """
-    started = time.monotonic()
+    began = time.monotonic()
     feed: int | IO[Any] = subprocess.PIPE if input is not None else (stdin or subprocess.DEVNULL)
     with contextlib.ExitStack() as stack:
         sink = stack.enter_context(log.open("ab")) if log else None
-        process = spawn(
+        process = started or spawn(
             argv,
             env=env,
             cwd=cwd,
@@ -149,7 +159,7 @@ def run(
         stack.callback(end, process)
         out: list[str] = []
         tail: deque[str] = deque(maxlen=TAIL)
-        for stream, text in _lines(process, input, started + timeout, cancel, argv, returns=returns):
+        for stream, text in _lines(process, input, began + timeout, cancel, argv, returns=returns):
             if stream == "stdout":
                 out.append(text)
             tail.append(text.rstrip("\n"))
@@ -164,7 +174,7 @@ def run(
         code=code,
         stdout="".join(out),
         tail=tuple(tail),
-        seconds=Seconds(time.monotonic() - started),
+        seconds=Seconds(time.monotonic() - began),
     )
     if check and code:
         raise failure(done, log=log)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ingot.provision.ansible.play import AnsibleProject, apply, fetch_requirements
+from ingot.provision.ansible.play import AnsibleProject, Started, apply, fetch_requirements, start
 
-__all__ = ["AnsibleProject", "apply", "fetch_requirements"]
+__all__ = ["AnsibleProject", "Started", "apply", "fetch_requirements", "start"]

@@ -36,6 +36,6 @@ class Order:
         return json.dumps(asdict(self)).encode()
 
 
-def program() -> list[str]:
-    """The command line that runs an order. -P: a project's folder is no place for Python modules."""
-    return [sys.executable, "-P", str(LAUNCHER)]
+def program(engine: str) -> list[str]:
+    """The command line that runs an order, soonest with this engine. -P: a project's folder is no place for modules."""
+    return [sys.executable, "-P", str(LAUNCHER), engine]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -57,46 +58,70 @@ class _Setting:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Started:
+    """An Ansible for one step that waits for its order, and the folder for what it needs while it runs.
+
+    `engine` is the one that it is ready for.
+    """
+
+    playbook: Path | None
+    setting: _Setting
+    engine: str
+    process: subprocess.Popen[bytes]
+    kept: contextlib.ExitStack
+
+    def close(self) -> None:
+        """Ends it, if it has not ended, and removes its folder."""
+        self.kept.close()
+
+
+def start(step: RolesStep | PlaybookStep, *, project: AnsibleProject) -> Started:
+    """Starts Ansible as the step needs it. Raises ProvisionError for a playbook or configuration it cannot read."""
+    playbook = _find_playbook(step, project.root)
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(_scratch_folder(project.directory))
+        setting = _set_up(project, near=playbook.parent if playbook else project.root, scratch=scratch)
+        engine = _engines(step, setting.config)[0]
+        strategy = _strategies(setting.config)[engine]
+        environment = {**setting.environment(), **({"ANSIBLE_STRATEGY": strategy} if strategy else {})}
+        child = process.start(program(engine), env=environment, cwd=setting.config.folder)
+        stack.callback(process.end, child)
+        return Started(playbook=playbook, setting=setting, engine=engine, process=child, kept=stack.pop_all())
+
+
 def apply(
     step: RolesStep | PlaybookStep,
     machine: Machine,
     *,
+    started: Started,
     project: AnsibleProject,
     log: StepLog,
     cancel: Cancel,
 ) -> None:
     """Runs the roles or the playbook on the machine. Raises ProvisionError that names the task at fault."""
-    playbook = _find_playbook(step, project.root)
-    with _scratch_folder(project.directory) as scratch:
-        setting = _set_up(project, near=playbook.parent if playbook else project.root, scratch=scratch)
-        _install_requirements(setting, project=project, log=log.path, cancel=cancel)
-        found = _look(machine)
-        if "apt" in found and "lists" not in found:
-            # Many roles install packages without a thought to the lists, for a server that runs has them.
-            packages.fetch_lists(machine, log=log, cancel=cancel)
-        name = hosts.machine_name(playbook) if playbook else "default"
-        play = playbook or _write_play(step, scratch)
-        inventories = _write_inventories(step, machine, setting, project=project, name=name)
-        order = _make_order(
-            step,
-            play,
-            found=found,
-            setting=setting,
-            project=project,
-            inventories=inventories,
-            name=name,
-        )
-        listener = results.Listener(mark=order.mark, root=project.root, log=log)
-        done = process.run(
-            program(),
-            input=order.encode(),
-            env=setting.environment(),
-            cwd=setting.config.folder,
-            timeout=step.timeout,
-            cancel=cancel,
-            on_line=listener.hear,
-            check=False,
-        )
+    playbook, setting = started.playbook, started.setting
+    _install_requirements(setting, project=project, log=log.path, cancel=cancel)
+    found = _look(machine)
+    if "apt" in found and "lists" not in found:
+        # Many roles install packages without a thought to the lists, for a server that runs has them.
+        packages.fetch_lists(machine, log=log, cancel=cancel)
+    name = hosts.machine_name(playbook) if playbook else "default"
+    play = playbook or _write_play(step, setting.scratch)
+    inventories = _write_inventories(step, machine, setting, project=project, name=name)
+    order = _make_order(
+        step, play, found=found, setting=setting, project=project, inventories=inventories, name=name
+    )
+    listener = results.Listener(mark=order.mark, root=project.root, log=log)
+    done = process.run(
+        program(started.engine),
+        started=started.process,
+        input=order.encode(),
+        timeout=step.timeout,
+        cancel=cancel,
+        on_line=listener.hear,
+        check=False,
+    )
     _judge(step, listener, code=done.code, log=log)
     _report_reads(step, listener, setting=setting, project=project, inventories=inventories)
 
@@ -214,11 +239,10 @@ def _make_order(
     if step.become is False:
         variables["ansible_become"] = False
     password = project.secrets.get(VAULT_PASSWORD)
-    plain = "linear" if setting.config.get("defaults", "strategy").startswith("mitogen") else ""
     return Order(
         arguments=(*arguments, str(play)),
-        engines=_engines(step, setting.config, found),
-        strategies={"mitogen": setting.config.strategy or "mitogen_linear", "ansible": plain},
+        engines=_engines(step, setting.config, ready=_ready_for_mitogen(found)),
+        strategies=_strategies(setting.config),
         uncounted=_uncounted(setting.scratch),
         variables=variables,
         vault_password=password.reveal() if password else "",
@@ -226,12 +250,12 @@ def _make_order(
 
 
 def _look(machine: Machine) -> frozenset[str]:
-    """Which of `python`, `apt`, `python3-apt` and apt's `lists` the machine has."""
+    """Which of `python`, `apt`, `python3-apt` and apt's `lists`, no older than a day, the machine has."""
     probe = """
         command -v python3 >/dev/null && echo python
         command -v apt-get >/dev/null && echo apt
         ls /usr/lib/python3/dist-packages/apt_pkg*.so >/dev/null 2>&1 && echo python3-apt
-        ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 && echo lists
+        find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -cmin -1440 | grep -q . && echo lists
         true"""
     done = ssh.run(machine.ssh, ["sh", "-c", probe], timeout=Seconds(60.0), check=False)
     if done.code:
@@ -242,14 +266,24 @@ def _look(machine: Machine) -> frozenset[str]:
     return frozenset(done.stdout.split())
 
 
-def _engines(step: RolesStep | PlaybookStep, config: cfg.Config, found: frozenset[str]) -> tuple[str, ...]:
+def _engines(step: RolesStep | PlaybookStep, config: cfg.Config, *, ready: bool = True) -> tuple[str, ...]:
     """The engines to try. `auto`: not mitogen where a strategy it has no counterpart for is set, nor on a machine
-    without Python (`raw` tasks may install it) or without python3-apt (Ansible's apt module installs it and starts
-    anew; under mitogen that fails)."""
+    that is not `ready` for it."""
     if step.engine != "auto":
         return (step.engine,)
-    ready = "python" in found and ("apt" not in found or "python3-apt" in found)
     return ("mitogen", "ansible") if ready and config.strategy else ("ansible",)
+
+
+def _ready_for_mitogen(found: frozenset[str]) -> bool:
+    """Not without Python (`raw` tasks may install it), nor without python3-apt where there is apt: Ansible's apt
+    module installs it and starts anew, which fails under mitogen."""
+    return "python" in found and ("apt" not in found or "python3-apt" in found)
+
+
+def _strategies(config: cfg.Config) -> dict[str, str]:
+    """The default strategy for each engine; "" leaves it to ansible.cfg."""
+    plain = "linear" if config.get("defaults", "strategy").startswith("mitogen") else ""
+    return {"mitogen": config.strategy or "mitogen_linear", "ansible": plain}
 
 
 def _uncounted(scratch: Path) -> tuple[str, ...]:
