@@ -34,6 +34,16 @@ class Row:
         return self.limit is not None and self.value > self.limit and not self.excused
 
 
+REFERENCE = 0.35
+"""Seconds that `reference` took on the computer on which the absolute limits were set."""
+
+
+def absolute(name: str, value: float, *, limit: float, rule: float) -> Row:
+    """A figure in seconds with a limit: missed only where it is missed as a multiple of the reference `rule` too."""
+    peer = f"importing pydantic and sqlalchemy: {rule:.2f} s"
+    return Row(name=name, value=value, limit=limit, peer=peer, excused=value / rule <= limit / REFERENCE)
+
+
 def surroundings(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of what is measured: this one, but with Python's bytecode kept, as users have it."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
