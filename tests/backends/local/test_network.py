@@ -49,7 +49,7 @@ def test_apt_asks_the_cache_before_a_proxy() -> None:
     assert 'Acquire::http::Proxy "http://127.0.0.1:3142";' in cached
     assert 'Acquire::https::Proxy "http://proxy:3128";' in cached
     assert 'Acquire::http::Proxy "http://proxy:3128";' in apt_conf(environment, downloads=False)
-    assert apt_conf({}, downloads=False) == ""
+    assert "Acquire" not in apt_conf({}, downloads=False)
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,9 @@ def write_stage(work: Assembly, plan: layout.Layout) -> None:
         _copy(name, programs / name, mode=0o755)
     for name in ("setup", "customize", "finish", "hook-functions"):
         _copy(name, work.stage / name)
+    if not archive.mirrors(work.source):
+        # The image's sources are those that the lists were fetched from, so it may have the lists.
+        (work.stage / "keep-lists").touch()
     (work.stage / "bootloader").write_text(bootloader.setup_script(plan.root_fs))
     for path, text in image_files(work.source, plan).items():
         place = work.stage / "files" / path

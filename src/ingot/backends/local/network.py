@@ -105,8 +105,9 @@ def certificate_files(environment: Mapping[str, str]) -> list[tuple[str, str, in
 
 
 def apt_conf(environment: Mapping[str, str], *, downloads: bool) -> str:
-    """What apt is told for the time of the build: where downloads come from."""
-    lines = []
+    """What apt is told for the time of the build: where downloads come from, to keep none on the disk, and that
+    dpkg need not wait for the disk file by file. What a crash leaves is no layer, and freezing waits for all."""
+    lines = ['APT::Keep-Downloaded-Packages "false";', 'DPkg::Options:: "--force-unsafe-io";']
     if downloads:
         lines.append(f'Acquire::http::Proxy "http://127.0.0.1:{DOWNLOADS_PORT}";')
     elif "http_proxy" in environment:

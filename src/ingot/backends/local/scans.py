@@ -14,6 +14,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -99,14 +100,40 @@ def scan(
     says so, and each later scan looks there again.
     """
     notes_of = [notes.find(part.record) if part.record else None for part in parts]
-    prefix = tuple(
-        part
-        for part, _ in itertools.takewhile(
-            lambda pair: pair[1] is not None, zip(parts, notes_of, strict=True)
-        )
-    )
+    prefix = _prefix(parts, notes_of)
     known: set[bytes] = set()
-    found = list(leaks.scan_tree(root, needles, since=_since(prefix), known=known, cancel=cancel))
+    # Finding changed files waits for the disk, searching blocks for the processor (in C, without Python's lock).
+    with ThreadPoolExecutor(1, thread_name_prefix="leaks") as beside:
+        tree = beside.submit(
+            lambda: list(leaks.scan_tree(root, needles, since=_since(prefix), known=known, cancel=cancel))
+        )
+        blocks_read = _read_parts(raw, parts, needles, notes_of=notes_of, cancel=cancel)
+        found = tree.result()
+    found += (finding for mark, finding in blocks_read.found if mark not in known)
+    if not found:
+        for record, hidden in blocks_read.hidden:
+            notes.write(record, hidden)
+    return tuple(found)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _BlocksRead:
+    """What blocks hold, by fingerprint; and of each layer that was read, where it holds what the disk hides."""
+
+    found: Sequence[tuple[bytes, Finding]]
+    hidden: Sequence[tuple[Record, list[int]]]
+
+
+def _read_parts(
+    raw: Path,
+    parts: Sequence[Part],
+    needles: Sequence[Needle],
+    *,
+    notes_of: Sequence[tuple[int, ...] | None],
+    cancel: Cancel,
+) -> _BlocksRead:
+    """Searches the blocks of the layers without a note, and what others hid."""
+    told: set[bytes] = set()
     read: list[tuple[Record, list[int]]] = []
     with raw.open("rb") as disk:
 
@@ -114,22 +141,25 @@ def scan(
             return os.pread(disk.fileno(), length, at)
 
         again = sorted({at for offsets in notes_of for at in offsets or ()})
-        found += leaks.scan_blocks(_windows(again, shown), needles, known=known, cancel=cancel)
-        before = _reader(prefix)
+        found = list(leaks.match_blocks(_windows(again, shown), needles, known=told, cancel=cancel))
+        before = _reader(_prefix(parts, notes_of))
         for part, noted in zip(parts, notes_of, strict=True):
             if noted is not None:
                 continue
             hidden: list[int] = []
             chunks = blocks.read_blocks(part.file, raw, cancel=cancel)
-            found += leaks.scan_blocks(
-                chunks, needles, known=known, shown=shown, before=before, hidden=hidden, cancel=cancel
+            found += leaks.match_blocks(
+                chunks, needles, known=told, shown=shown, before=before, hidden=hidden, cancel=cancel
             )
             if part.record and len(hidden) <= _MOST_HIDDEN:
                 read.append((part.record, hidden))
-    if not found:
-        for record, hidden in read:
-            notes.write(record, hidden)
-    return tuple(found)
+    return _BlocksRead(found=found, hidden=read)
+
+
+def _prefix(parts: Sequence[Part], notes_of: Sequence[tuple[int, ...] | None]) -> tuple[Part, ...]:
+    """The layers with a note, from the base up to the first without one."""
+    pairs = zip(parts, notes_of, strict=True)
+    return tuple(part for part, _ in itertools.takewhile(lambda pair: pair[1] is not None, pairs))
 
 
 def _windows(offsets: Sequence[int], shown: leaks.Read) -> Iterator[tuple[int, bytes]]:
