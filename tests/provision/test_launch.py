@@ -140,6 +140,27 @@ def test_stopping_leaves_no_process(how: str, machine: Machine) -> None:
         assert sorted(path.name for path in root.iterdir()) == ["site.yml", "stopped.log"]
 
 
+def test_an_ansible_started_ahead_ends_when_its_step_does_not_come() -> None:
+    with short_folder() as root:
+        (root / "site.yml").write_text("- hosts: all\n")
+        provisioners = Provisioners(root=root, directory=root)
+        provisioners.expect(PlaybookStep(path="site.yml"))
+        (first,) = ansibles(root)
+        provisioners.expect(PlaybookStep(path="site.yml", tags=("other",)))
+        (second,) = ansibles(root)
+        assert first != second
+        provisioners.close()
+        assert not ansibles(root)
+        assert [path.name for path in root.iterdir()] == ["site.yml"]
+
+
+def test_what_keeps_ansible_from_starting_is_told_by_its_step_alone() -> None:
+    with short_folder() as root:
+        provisioners = Provisioners(root=root, directory=root)
+        provisioners.expect(PlaybookStep(path="missing.yml"))
+        assert not list(root.iterdir())
+
+
 def run_order(order: Order, scratch: Path, *, path: Path | None) -> subprocess.CompletedProcess[bytes]:
     environment = {
         "PATH": os.environ["PATH"],

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ingot.api import Workspace
+from tests.booting import boot_to_login
+
 from .conftest import Build
 
 ROOT = Path(__file__).parents[2]
@@ -64,3 +67,18 @@ class TestBooted:
         broken = {name: result for name, result in checked.items() if "test_zz_broken" in name}
         assert len(broken) >= 9
         assert not {name: result for name, result in broken.items() if result[0] != "passed"}
+
+
+@pytest.mark.local
+@pytest.mark.boot
+@pytest.mark.network
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_exported_disk_boots_without_ingot(firmware: str, shared_state: Path, tmp_path: Path) -> None:
+    project = shutil.copytree(EXAMPLE, tmp_path / "slurm-node")
+    workspace = Workspace.open(project, state=shared_state)
+    (outcome,) = workspace.build(["slurm-node"]).outcomes
+    assert outcome.status in ("built", "reused"), outcome.error
+    disk = workspace.export("slurm-node", output=tmp_path / "node.qcow2").path
+    text = boot_to_login(disk, firmware=firmware, folder=tmp_path)
+    assert not [line for line in text.splitlines() if "Failed to start" in line or "[FAILED]" in line]
+    assert "Press any key" not in text

@@ -23,6 +23,7 @@ from ingot.system import process, waits
 from ingot.system.waits import Flag
 from tests.backends.local import bases
 from tests.backends.local.origin import Origin
+from tests.booting import boot_to_login
 
 GIB = 2**30
 
@@ -272,6 +273,7 @@ for file in /etc/apt/apt.conf.d/99mmdebstrap /run/ingot /etc/apt/preferences.d/i
   test ! -e $file || echo "$file was left"
 done
 grep -rlE 'mmdebstrap|127\\.0\\.0\\.1:[0-9]' /etc/apt /etc/dpkg || true
+apt-cache policy tmux | grep -q 'Candidate: [0-9]' || echo "no package lists"
 for name in apt yaml jinja2 cloudinit; do python3 -B -c "import $name"; done
 python3 -B - <<'CHECK'
 import importlib.util, pathlib
@@ -372,46 +374,13 @@ def overlay(debian: Path, tmp_path: Path) -> Path:
     return path
 
 
-_FIRMWARE = "/usr/share/OVMF/OVMF_CODE_4M.fd"
-
-
 @pytest.mark.local
 @pytest.mark.network
 @pytest.mark.boot
+@pytest.mark.slow  # in CI an image on such a base boots so: tests/roles
 @pytest.mark.parametrize("firmware", ["bios", "uefi"])
 def test_a_debian_base_boots_to_a_login(firmware: str, overlay: Path, tmp_path: Path) -> None:
-    console = tmp_path / "console"
-    words = [
-        "qemu-system-x86_64",
-        "-accel",
-        "tcg,thread=multi",
-        "-cpu",
-        "max",
-        "-m",
-        "1024",
-        "-display",
-        "none",
-    ]
-    words += ["-nodefaults", "-no-reboot", "-serial", f"file:{console}"]
-    words += ["-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net"]
-    words += ["-drive", f"file={overlay},if=virtio,format=qcow2"]
-    if firmware == "uefi":
-        variables = tmp_path / "variables"
-        variables.write_bytes(Path("/usr/share/OVMF/OVMF_VARS_4M.fd").read_bytes())
-        words += ["-drive", f"if=pflash,format=raw,readonly=on,file={_FIRMWARE}"]
-        words += ["-drive", f"if=pflash,format=raw,file={variables}"]
-    machine = process.spawn(words)
-    try:
-        waits.poll(
-            lambda: (console.exists() and "login:" in console.read_text(errors="replace")) or None,
-            what=f"a login after a start by {firmware}",
-            every=Seconds(0.5),
-            deadline=Seconds(600.0),
-            cancel=Flag(),
-        )
-    finally:
-        process.end(machine)
-    text = console.read_text(errors="replace")
+    text = boot_to_login(overlay, firmware=firmware, folder=tmp_path)
     # Host keys are made by what sealing puts in; without any, sshd does not start.
     failed = [line for line in text.splitlines() if "Failed to start" in line and "Secure Shell" not in line]
     assert not failed and "Press any key" not in text

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from ingot.backends.local import blocks, chain, confine, holder, machine
+from ingot.backends.local.network import mirror_labels
 from ingot.errors import BackendError, CancelledError, NotFoundError, RefusedError
 from ingot.model.events import ignore
 from ingot.model.secret import Secret
@@ -20,6 +21,7 @@ from ingot.model.units import Bytes, Seconds
 from ingot.ports import MachineSpec, Needle, Token
 from ingot.system import process, ssh
 from ingot.system.waits import Flag
+from tests.backends.local.origin import Origin
 from tests.local_fixtures import Site, cached_base, key, open_site, sh, site
 
 __all__ = ["cached_base", "site"]
@@ -148,6 +150,33 @@ def test_apt_downloads_through_the_cache(site: Site) -> None:
         assert "127.0.0.1:3142" in done.stdout
         reach = "import socket; socket.create_connection(('127.0.0.1', 3142), 5)"
         sh(opened, f'python3 -c "{reach}"')
+
+
+def test_the_mirror_of_the_base_serves_all_layers_above(site: Site) -> None:
+    fetch = (
+        "import urllib.request as r; proxy = r.ProxyHandler({'http': 'http://127.0.0.1:3142'});"
+        "print(r.build_opener(proxy).open('http://deb.debian.org/debian/pool/ask', timeout=20).read().decode())"
+    )
+    with Origin().serving() as mirror, site.machine("ingot-mirror-1") as machine:
+        mirror.put("/acme/pool/ask", b"the mirror's own")
+        labels = mirror_labels({"http://deb.debian.org/debian": mirror.url("/acme")})
+        first = site.backend.hosts.freeze(
+            machine, key("mirrored"), labels=labels, scanned=False, sealed=False, cancel=Flag()
+        )
+        above = site.layer("above-mirrored", "true", first)
+        with site.machine("ingot-mirror-2", above) as later:
+            assert sh(later, f'python3 -c "{fetch}"').stdout.strip() == "the mirror's own"
+
+
+def test_kernel_settings_are_written_and_not_made(site: Site) -> None:
+    before = Path("/proc/sys/vm/swappiness").read_text()
+    with site.machine() as machine:
+        said = sh(
+            machine, "echo vm.swappiness=7 > /etc/sysctl.d/7.conf; sysctl -w vm.swappiness=7; sysctl --system"
+        )
+        assert said.stdout == ""
+        assert sh(machine, "sysctl -n vm.swappiness").stdout == before
+    assert Path("/proc/sys/vm/swappiness").read_text() == before
 
 
 def test_grows(site: Site) -> None:

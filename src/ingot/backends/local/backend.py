@@ -75,10 +75,10 @@ def open_backend(settings: BackendSettings) -> LocalBackend:
     folder = settings.state / "local"
     store = Store(folder)
 
-    def make_base(base: Base, disk: Path, *, emit: Emit, cancel: Cancel) -> None:
+    def make_base(base: Base, disk: Path, *, emit: Emit, cancel: Cancel) -> Mapping[str, str]:
         from ingot.backends.local import base as bases
 
-        bases.make_base(base, disk, settings=settings, emit=emit, cancel=cancel)
+        return bases.make_base(base, disk, settings=settings, emit=emit, cancel=cancel)
 
     kinds = {"chroot": _chroot(settings, store), "vm": _virtual(folder, store)}
     return LocalBackend(folder, kinds=kinds, store=store, make_base=make_base)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import assert_never
 
-from ingot.backends.local import archive, debootstrap, disk_image
+from ingot.backends.local import archive, debootstrap, disk_image, network
 from ingot.backends.local.download_origin import address_of, upstream_from
 from ingot.backends.local.downloads import Downloads
 from ingot.backends.local.holder import refuse_without_root
@@ -18,8 +19,12 @@ from ingot.ports import BackendSettings, Cancel
 from ingot.system import files
 
 
-def make_base(base: Base, disk: Path, *, settings: BackendSettings, emit: Emit, cancel: Cancel) -> None:
+def make_base(
+    base: Base, disk: Path, *, settings: BackendSettings, emit: Emit, cancel: Cancel
+) -> Mapping[str, str]:
     """Writes the disk of a base: a qcow2 file of the base's size that names no other file; not yet durable.
+
+    Returns the labels that its layer gets.
 
     Works in the disk's folder, and leaves nothing but the disk there. Raises BackendError with a sentence and a
     remedy for whatever the archive, the image or this computer refuses, and CancelledError.
@@ -38,11 +43,13 @@ def make_base(base: Base, disk: Path, *, settings: BackendSettings, emit: Emit, 
                     base=base, source=source, keyring=keyring, folder=folder, proxy=proxy
                 )
                 debootstrap.build(work, disk, emit=emit, cancel=cancel)
+                return network.mirror_labels(archive.mirrors(source))
             case DiskImageBase() as source:
                 image = disk_image.fetch(
                     source, root=settings.root, cache=settings.state / "images", emit=emit, cancel=cancel
                 )
                 disk_image.build(image, base, disk, folder=folder, cancel=cancel)
+                return {}
             case _:
                 assert_never(base.source)
 

@@ -49,9 +49,9 @@ class MachineKind:
 
 
 class MakeBase(Protocol):
-    """Writes the disk of a base: a qcow2 file of the base's size that names no other file."""
+    """Writes the disk of a base: a qcow2 file of the base's size that names no other file. Returns its labels."""
 
-    def __call__(self, base: Base, disk: Path, *, emit: Emit, cancel: Cancel) -> None: ...
+    def __call__(self, base: Base, disk: Path, *, emit: Emit, cancel: Cancel) -> Mapping[str, str]: ...
 
 
 class MachineResource:
@@ -107,9 +107,11 @@ class LocalHosts:
         refuse_foreign_arch(base.arch)
         ref = held.open(BaseResource(self, BASE_KIND))
         disk = self.work(ref) / "disk.qcow2"
-        self._make_base(base, disk, emit=emit, cancel=cancel)
+        labels = self._make_base(base, disk, emit=emit, cancel=cancel)
         # What a base is made from is public, and it is made before any secret of the run is in reach.
-        new = NewLayer(key=base.key, parent=None, sealed=False, scanned=True, labels={"base": base.name})
+        new = NewLayer(
+            key=base.key, parent=None, sealed=False, scanned=True, labels={**labels, "base": base.name}
+        )
         record = self._store.add(disk, new)
         held.close(ref)
         return record.ref(self._store.file(record.content))

@@ -16,7 +16,7 @@ import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +37,21 @@ LONGEST = 24
 """Files in a chain; a layer that would make it longer is stored flat, with nothing below it."""
 
 _POLICY = "#!/bin/sh\n# No service starts during a build.\nexit 101\n"
+_SYSCTL = """\
+#!/bin/sh
+# During a build the kernel is the builder's, and its settings are not the image's to change: what the image's files
+# say holds from its first boot on. Questions are answered by the real program.
+for word; do
+  case $word in
+    -w | --write | -p* | --load* | --system | [!-]*=*) exit 0 ;;
+  esac
+done
+for real in /usr/sbin/sysctl /sbin/sysctl; do
+  [ ! -x "$real" ] || exec "$real" "$@"
+done
+echo "sysctl: not installed" >&2
+exit 127
+"""
 _SUDOERS = 'Defaults env_keep += "{}"\n'
 _KEPT_BY_SUDO = (
     "SYSTEMD_OFFLINE debian_chroot DEBIAN_FRONTEND *_proxy *_PROXY SSL_CERT_FILE REQUESTS_CA_BUNDLE"
@@ -130,7 +145,8 @@ class Chroot:
         self.detach(trim=True)
         with _telling_disk_full(self._folder):
             file = self.overlay if len(self._chain) < LONGEST else self._flatten()
-            record = self._store.add(file, new)
+            labels = {**network.inherited(self._chain[-1].labels), **new.labels}
+            record = self._store.add(file, replace(new, labels=labels))
         files.remove(self.overlay)
         self._chain = (record,) if record.parent is None else (*self._chain, record)
         self._mine.enter_context(self._store.lease([record]))
@@ -239,7 +255,8 @@ class Chroot:
         login.clear_sockets(sockets)
         access = login.write_access(around.keys, name, init, sockets=sockets)
         if around.downloads:
-            self._session.enter_context(network.hand_in(around.downloads, init))
+            mirrors = network.mirrors_of(self._chain[-1].labels)
+            self._session.enter_context(network.hand_in(around.downloads, init, instead=mirrors))
         return access
 
     def _end_session(self) -> None:
@@ -260,6 +277,7 @@ def _visitors() -> list[dict[str, object]]:
     """Files that are on the disk while a machine runs on it, and not in any layer."""
     return [
         {"path": "/usr/sbin/policy-rc.d", "text": _POLICY, "mode": 0o755},
+        {"path": "/usr/local/sbin/sysctl", "text": _SYSCTL, "mode": 0o755, "only_if_missing": True},
         {"path": "/etc/resolv.conf", "text": network.RESOLV_CONF, "mode": 0o644},
         {"path": "/etc/hosts", "text": "127.0.0.1 localhost\n", "mode": 0o644, "only_if_missing": True},
         {"path": "/etc/apt/apt.conf.d/99ingot", "link": "/run/ingot/apt.conf"},

@@ -7,6 +7,7 @@ namespace, so that no port opens on the builder.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
@@ -27,17 +28,39 @@ _BUNDLE = "/run/ingot/ca-certificates.crt"
 _BUNDLE_NAMES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
 
 
+_MIRRORS = "mirrors"
+
+
 class Service(Protocol):
     """Something that answers on a listening socket while the context lasts, in threads of its own."""
 
-    def serve(self, listener: socket.socket) -> AbstractContextManager[object]: ...
+    def serve(
+        self, listener: socket.socket, *, instead: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[object]: ...
 
 
 @contextmanager
-def hand_in(service: Service, init: int, *, port: int = DOWNLOADS_PORT) -> Iterator[None]:
-    """The service on 127.0.0.1:`port` of the machine whose init has this process id."""
-    with listen_inside(init, port) as listener, service.serve(listener):
+def hand_in(
+    service: Service, init: int, *, instead: Mapping[str, str] | None = None, port: int = DOWNLOADS_PORT
+) -> Iterator[None]:
+    """The service on 127.0.0.1:`port` of the machine whose init has this process id. `instead`: its mirrors."""
+    with listen_inside(init, port) as listener, service.serve(listener, instead=instead):
         yield
+
+
+def mirror_labels(instead: Mapping[str, str]) -> dict[str, str]:
+    """The labels by which a base tells the layers above it which mirrors stand in for what its sources name."""
+    return {_MIRRORS: json.dumps(instead, sort_keys=True)} if instead else {}
+
+
+def inherited(labels: Mapping[str, str]) -> dict[str, str]:
+    """Of a layer's labels, those that a layer on it has too."""
+    return {name: value for name, value in labels.items() if name == _MIRRORS}
+
+
+def mirrors_of(labels: Mapping[str, str]) -> dict[str, str]:
+    """What a layer's labels say of mirrors, by the URL prefix that each stands in for."""
+    return dict(json.loads(labels.get(_MIRRORS, "{}")))
 
 
 def listen_inside(init: int, port: int) -> socket.socket:
