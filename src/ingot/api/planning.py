@@ -85,6 +85,8 @@ def plan(
     emit: Emit,
 ) -> tuple[Planned, ...]:
     """Each plan with what is there of it and, for the rest, what changed since the last build."""
+    from ingot.engine.build import standing_layers
+    from ingot.engine.records import layer_keys
     from ingot.planning.explain import explain
 
     views = []
@@ -93,8 +95,9 @@ def plan(
             workspace, one.backend, options=one.options, directory=workspace.state.runs
         )
         previous = workspace.state.last_plan(one.project, one.image, one.target)
-        news = explain(one, previous=previous, have=lambda key: not no_cache and bool(backend.layer(key)))  # noqa: B023 - called before the loop goes on
-        views.append(_view(one, news))
+        standing = () if no_cache else standing_layers(one, backend.layer)
+        have = frozenset(layer_keys(one)[: len(standing)])
+        views.append(_view(one, explain(one, previous=previous, have=have.__contains__)))
     return tuple(views)
 
 

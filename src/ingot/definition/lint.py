@@ -304,7 +304,7 @@ def _role_hint(subject: Subject, role: str) -> str:
         except (OSError, ValueError):
             continue
         if listed:
-            return f"{file} lists it: run `ansible-galaxy install -r {file}`"
+            return f"{file} lists it: `ingot lock` fetches it"
     return hint or "roles lie in `roles/`, in ansible.cfg's roles_path, or in a collection"
 
 

@@ -78,6 +78,7 @@ class Downloads:
             thread.join()
             server.end_clients()
             self.connections.close()
+            self.prune()
 
     @contextmanager
     def serve_here(self) -> Iterator[str]:
