@@ -101,23 +101,6 @@ def scan_blocks(
     found clean: what was there already is not told. (A write into a cluster copies its neighbours too.)
     """
     known = set() if known is None else known
-    found = match_blocks(
-        chunks, needles, known=known, shown=shown, before=before, hidden=hidden, cancel=cancel
-    )
-    return (finding for _, finding in found)
-
-
-def match_blocks(
-    chunks: Iterable[tuple[int, bytes]],
-    needles: Sequence[Needle],
-    *,
-    known: set[bytes],
-    shown: Read | None = None,
-    before: Read | None = None,
-    hidden: list[int] | None = None,
-    cancel: Cancel | None = None,
-) -> Iterator[tuple[bytes, Finding]]:
-    """As `scan_blocks`, each finding with its fingerprint, for who learns only later what else is known."""
     for literal, at, secret in _search(chunks, (*needle_literals(needles), *pattern_literals()), cancel):
         mark = fingerprint(secret)
         if mark in known:
@@ -130,7 +113,7 @@ def match_blocks(
         if before and literal.follows and secret in before(at, length):
             continue
         known.add(mark)
-        yield mark, Finding(what=literal.what, where=f"block at byte {at} ({format_bytes(at)})")
+        yield Finding(what=literal.what, where=f"block at byte {at} ({format_bytes(at)})")
 
 
 def _masked(path: str, secrets: Sequence[Literal]) -> str:

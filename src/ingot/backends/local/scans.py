@@ -14,7 +14,6 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -100,40 +99,15 @@ def scan(
     says so, and each later scan looks there again.
     """
     notes_of = [notes.find(part.record) if part.record else None for part in parts]
-    prefix = _prefix(parts, notes_of)
-    known: set[bytes] = set()
-    # Finding changed files waits for the disk, searching blocks for the processor (in C, without Python's lock).
-    with ThreadPoolExecutor(1, thread_name_prefix="leaks") as beside:
-        tree = beside.submit(
-            lambda: list(leaks.scan_tree(root, needles, since=_since(prefix), known=known, cancel=cancel))
+    prefix = tuple(
+        part
+        for part, _ in itertools.takewhile(
+            lambda pair: pair[1] is not None, zip(parts, notes_of, strict=True)
         )
-        blocks_read = _read_parts(raw, parts, needles, notes_of=notes_of, cancel=cancel)
-        found = tree.result()
-    found += (finding for mark, finding in blocks_read.found if mark not in known)
-    if not found:
-        for record, hidden in blocks_read.hidden:
-            notes.write(record, hidden)
-    return tuple(found)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _BlocksRead:
-    """What blocks hold, by fingerprint; and of each layer that was read, where it holds what the disk hides."""
-
-    found: Sequence[tuple[bytes, Finding]]
-    hidden: Sequence[tuple[Record, list[int]]]
-
-
-def _read_parts(
-    raw: Path,
-    parts: Sequence[Part],
-    needles: Sequence[Needle],
-    *,
-    notes_of: Sequence[tuple[int, ...] | None],
-    cancel: Cancel,
-) -> _BlocksRead:
-    """Searches the blocks of the layers without a note, and what others hid."""
-    told: set[bytes] = set()
+    )
+    known: set[bytes] = set()
+    with _read_ahead(root):
+        found = list(leaks.scan_tree(root, needles, since=_since(prefix), known=known, cancel=cancel))
     read: list[tuple[Record, list[int]]] = []
     with raw.open("rb") as disk:
 
@@ -141,25 +115,38 @@ def _read_parts(
             return os.pread(disk.fileno(), length, at)
 
         again = sorted({at for offsets in notes_of for at in offsets or ()})
-        found = list(leaks.match_blocks(_windows(again, shown), needles, known=told, cancel=cancel))
-        before = _reader(_prefix(parts, notes_of))
+        found += leaks.scan_blocks(_windows(again, shown), needles, known=known, cancel=cancel)
+        before = _reader(prefix)
         for part, noted in zip(parts, notes_of, strict=True):
             if noted is not None:
                 continue
             hidden: list[int] = []
             chunks = blocks.read_blocks(part.file, raw, cancel=cancel)
-            found += leaks.match_blocks(
-                chunks, needles, known=told, shown=shown, before=before, hidden=hidden, cancel=cancel
+            found += leaks.scan_blocks(
+                chunks, needles, known=known, shown=shown, before=before, hidden=hidden, cancel=cancel
             )
             if part.record and len(hidden) <= _MOST_HIDDEN:
                 read.append((part.record, hidden))
-    return _BlocksRead(found=found, hidden=read)
+    if not found:
+        for record, hidden in read:
+            notes.write(record, hidden)
+    return tuple(found)
 
 
-def _prefix(parts: Sequence[Part], notes_of: Sequence[tuple[int, ...] | None]) -> tuple[Part, ...]:
-    """The layers with a note, from the base up to the first without one."""
-    pairs = zip(parts, notes_of, strict=True)
-    return tuple(part for part, _ in itertools.takewhile(lambda pair: pair[1] is not None, pairs))
+@contextlib.contextmanager
+def _read_ahead(root: Path) -> Iterator[None]:
+    """While inside, processes walk parts of the tree, so that who walks it all finds much of it in memory.
+
+    On a freshly mounted disk each folder is waited for. Measured on 31,000 files: 1.2 s alone, 0.8 s with two ahead.
+    (Threads of this process would not do: searching releases Python's lock and waits long to get it back.)
+    """
+    folders = [path for path in sorted(root.glob("*/*")) if path.is_dir() and not path.is_symlink()]
+    with contextlib.ExitStack() as stack:
+        for part in (folders[::2], folders[1::2]):
+            if part and process.have("find"):
+                walker = process.spawn(["find", *map(str, part), "-xdev", "-newerct", "@9999999999"])
+                stack.callback(process.end, walker, grace=Seconds(1.0))
+        yield
 
 
 def _windows(offsets: Sequence[int], shown: leaks.Read) -> Iterator[tuple[int, bytes]]:
