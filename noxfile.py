@@ -20,6 +20,10 @@ BIN = Path(PYTHON).parent
 ROLES = "collections/ansible_collections/ingot/cluster"
 
 
+# Tests make disks of gigabytes; Debian 13 has /tmp in memory.
+ROOMY = {"PYTEST_DEBUG_TEMPROOT": "/var/tmp"}
+
+
 def tool(session: nox.Session, name: str, *arguments: str) -> None:
     """Runs a program of the environment that nox itself runs in."""
     session.run(str(BIN / name), *arguments, *session.posargs, external=True)
@@ -55,13 +59,13 @@ def docs(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests that fit into CI."""
     arguments = session.posargs or ["-m", "not slow"]
-    session.run(PYTHON, "-m", "pytest", *arguments, external=True)
+    session.run(PYTHON, "-m", "pytest", *arguments, env=ROOMY, external=True)
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """The tests that take too long for CI."""
-    session.run(PYTHON, "-m", "pytest", "-m", "slow", *session.posargs, external=True)
+    session.run(PYTHON, "-m", "pytest", "-m", "slow", *session.posargs, env=ROOMY, external=True)
 
 
 @nox.session

@@ -82,6 +82,8 @@ class HeldDisk:
         self.root = folder / "root"
         """Where the root file system is mounted, once it is."""
         self.exported: Exported | None = None
+        self.below: tuple[str, ...] = ()
+        """Folders of the root on which another partition of the disk is mounted."""
 
     def outside(self, path: Path) -> Path:
         """The path, seen from this process. Links on the disk are the reader's own care."""
@@ -95,14 +97,50 @@ class HeldDisk:
         self.exported = Exported(size=Bytes(answer["size"]), partitions=found)
         return self.exported
 
-    def mount(self, where: tuple[layout.Partition, str] | None = None, *, read_only: bool = False) -> str:
-        """Mounts the root partition, or the one given, on `root`; returns the loop device. No device files on it."""
+    def mount(
+        self, where: tuple[layout.Partition, str] | None = None, *, read_only: bool = False
+    ) -> tuple[str, ...]:
+        """Mounts the root partition on `root`, and on its /boot the one that its fstab says; returns the loop devices.
+
+        With `where` that partition alone. No device files on any.
+        """
         assert self.exported, "export comes first"
-        part, kind = where or self.exported.root
+        root = where or self.exported.root
+        devices = [self._mount(root, "", read_only=read_only)]
+        self.below = ()
+        if boot := None if where else self._find_boot(root[0]):
+            devices.append(self._mount(boot, "boot", read_only=read_only))
+            self.below = ("boot",)
+        return tuple(devices)
+
+    def _mount(self, which: tuple[layout.Partition, str], below: str, *, read_only: bool) -> str:
+        part, kind = which
         options = ["nodev", "noatime", "ro" if read_only else "rw", *_OPTIONS.get(kind, ())]
         if kind == "ext4" and read_only:
             options.append("noload")
-        return str(self.ask("mount", start=part.start, size=part.size, options=options)["device"])
+        answer = self.ask("mount", start=part.start, size=part.size, options=options, below=below)
+        return str(answer["device"])
+
+    def _find_boot(self, root: layout.Partition) -> tuple[layout.Partition, str] | None:
+        assert self.exported
+        others = [(part, kind) for part, kind in self.exported.partitions if kind and part != root]
+        wanted = layout.boot_source(self.read("/etc/fstab")[0] or "") if others else None
+        if not wanted:
+            return None
+        tag, value = wanted
+        for part, kind in others:
+            if self._tag(part, tag).lower() == value.lower():
+                return part, kind
+        raise BackendError(
+            f"the disk's /etc/fstab mounts {tag}={value} on /boot, and no partition with a file system is that",
+            hint="`blkid` on the base image tells what its partitions are",
+        )
+
+    def _tag(self, part: layout.Partition, tag: str) -> str:
+        if tag == "PARTUUID":
+            return self.tool(["sfdisk", "--part-uuid", str(self.raw), str(part.number)])
+        window = ["-O", str(part.start), "-S", str(part.size)]
+        return self.tool(["blkid", "-p", "-s", tag, "-o", "value", *window, str(self.raw)], accept=(2,))
 
     def unmount(self, *, trim: bool) -> Bytes:
         """Unmounts; with `trim` free blocks are discarded first, whose amount comes back. All is written then.

@@ -73,6 +73,16 @@ def file_system(head: bytes) -> str:
     return ""
 
 
+def boot_source(fstab: str) -> tuple[str, str] | None:
+    """How an fstab names the partition of /boot: (`LABEL`, `UUID` or `PARTUUID`, value); None where it has none."""
+    for line in fstab.splitlines():
+        words = line.split()
+        if len(words) > 2 and words[1].rstrip("/") == "/boot" and not line.lstrip().startswith("#"):
+            tag, _, value = words[0].partition("=")
+            return (tag, value.strip('"')) if tag in ("LABEL", "UUID", "PARTUUID") else None
+    return None
+
+
 def root_partition(found: tuple[tuple[Partition, str], ...]) -> tuple[Partition, str] | None:
     """Of partitions with their file systems, the root's: the one typed so, else the largest; None without any."""
     usable = [(part, kind) for part, kind in found if kind]

@@ -170,8 +170,9 @@ class Chroot:
                 scans.Part(file=path, record=record) for path, record in zip(paths, records, strict=True)
             ]
             notes = scans.Notes(self._folder.parent.parent / "scans", needles)
-            root, raw = held.outside(held.root), held.outside(held.raw)
-            return scans.scan(root, raw, parts, needles, notes=notes, cancel=cancel)
+            raw = held.outside(held.raw)
+            trees = {name: held.outside(held.root / name) for name in ("", *held.below)}
+            return scans.scan(trees, raw, parts, needles, notes=notes, cancel=cancel)
         finally:
             held.unmount(trim=False)
             held.unexport()
@@ -230,8 +231,8 @@ class Chroot:
         held.export(self._files(), writable=True, cancel=cancel)
         if grows:
             grow_partition(held, self._files(), cancel=cancel)
-        device = held.mount()
-        files.write_atomically(self._folder / "loop", _loop(device) + "\n")
+        devices = held.mount()
+        files.write_atomically(self._folder / "loop", "".join(f"{_loop(device)}\n" for device in devices))
         if grows:
             grow_file_system(held)
 
@@ -313,10 +314,9 @@ def remove_work(folder: Path) -> None:
     When this returns the loop device is gone too. One already gone is fine. DeadlineError where it stays in use.
     """
     _end_holder(folder / "holder")
-    device = _read(folder / "loop")
-    if device:
+    for device in _read(folder / "loop").splitlines():
         poll(
-            lambda: None if _loop(device.split()[0]) == device else True,
+            lambda: None if _loop(device.split()[0]) == device else True,  # noqa: B023 - polled before the next
             what=f"the release of {device.split()[0]}",
             every=Seconds(0.02),
             deadline=Seconds(60.0),

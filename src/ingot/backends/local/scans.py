@@ -13,8 +13,8 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -84,7 +84,7 @@ class Notes:
 
 
 def scan(
-    root: Path,
+    trees: Mapping[str, Path],
     raw: Path,
     parts: Sequence[Part],
     needles: Sequence[Needle],
@@ -92,7 +92,9 @@ def scan(
     notes: Notes,
     cancel: Cancel,
 ) -> tuple[Finding, ...]:
-    """What the disk holds that it must not. `root` is where it is mounted, `raw` shows it whole.
+    """What the disk holds that it must not. `raw` shows it whole.
+
+    `trees` are its file systems: where each is mounted, by where that is on the disk ("" for the root).
 
     Read are the blocks of layers without a note, and the files that changed since the last of the layers with one, from
     the base on. A secret is told where the disk still shows it; where a layer above hides it, the note of its layer
@@ -106,8 +108,11 @@ def scan(
         )
     )
     known: set[bytes] = set()
-    with _read_ahead(root):
-        found = list(leaks.scan_tree(root, needles, since=_since(prefix), known=known, cancel=cancel))
+    found: list[Finding] = []
+    for name, root in trees.items():
+        with _read_ahead(root):
+            told = leaks.scan_tree(root, needles, since=_since(prefix), known=known, cancel=cancel)
+            found += (replace(one, where=f"/{name}{one.where}") if name else one for one in told)
     read: list[tuple[Record, list[int]]] = []
     with raw.open("rb") as disk:
 

@@ -16,6 +16,7 @@ import errno
 import json
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +40,9 @@ class Worker:
         self.root = f"{folder}/root"
         self._daemon = 0
         self._writable = False
-        self._folder = -1  # the mounted root, held open so that lost writes are told to us
+        self._mounted: list[
+            tuple[str, int]
+        ] = []  # mount points, each held open so that lost writes are told to us
         self._init = 0
         self._network = 0
         self._saved: list[Saved] = []
@@ -100,40 +103,36 @@ class Worker:
             os.close(held)
             self._await_release(device, use)
 
-    def mount(self, start: int, size: int, options: list[str]) -> Answer:
-        """Mounts a partition; its loop device goes away with the mount (`mount -o loop` sets autoclear)."""
+    def mount(self, start: int, size: int, options: list[str], below: str) -> Answer:
+        """Mounts a partition, on the root or on a folder of it; its loop device goes with the mount (autoclear)."""
+        place = f"{self.root}/{below}" if below else self.root
+        if not stat.S_ISDIR(os.lstat(place).st_mode):
+            raise WorkerError(f"/{below} of the disk is no folder, though a partition belongs there")
         window = [f"loop,offset={start},sizelimit={size}", *options]
-        self.run(["mount", "-o", ",".join(window), self.disk, self.root])
-        self._folder = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        return {"device": self._device()}
+        self.run(["mount", "-o", ",".join(window), self.disk, place])
+        self._mounted.append((place, os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)))
+        return {"device": _device(place)}
 
     def unmount(self, trim: bool) -> Answer:
         """Trims free blocks if asked to, writes everything out and unmounts; fails where a write was lost."""
-        if self._folder < 0:
-            return {"trimmed": 0}
-        device = self._device()
-        use = _use(device)
-        trimmed = self._trim() if trim else 0
-        try:
-            kernel.sync(self._folder)
-        except OSError as error:
-            raise WorkerError(f"what was written to the disk could not be kept: {error.strerror}") from error
-        finally:
-            os.close(self._folder)
-            self._folder = -1
-        kernel.unmount(self.root)
-        # The device is let go of when nothing, in whatever namespace, has the file system mounted any more.
-        self._await_release(device, use)
+        trimmed = 0
+        while self._mounted:
+            place, folder = self._mounted.pop()
+            device = _device(place)
+            use = _use(device)
+            try:
+                trimmed += _trim(folder) if trim else 0
+                kernel.sync(folder)
+            except OSError as error:
+                raise WorkerError(
+                    f"what was written to the disk could not be kept: {error.strerror}"
+                ) from error
+            finally:
+                os.close(folder)
+            kernel.unmount(place)
+            # The device is let go of when nothing, in whatever namespace, has the file system mounted any more.
+            self._await_release(device, use)
         return {"trimmed": trimmed}
-
-    def _trim(self) -> int:
-        try:
-            return kernel.trim(self._folder, 0, 2**63)
-        except OSError as error:
-            # A partition that does not begin at a whole block: the layer is larger then, and the leak scan reads more.
-            if error.errno == errno.EOPNOTSUPP:
-                return 0
-            raise
 
     def _await_release(self, device: str, use: str) -> None:
         _until(lambda: _use(device) != use, 30.0, f"{device} stayed in use")
@@ -254,12 +253,25 @@ class Worker:
         _until(ended, seconds, f"process {pid} did not end")
         return self._ended.pop(pid)
 
-    def _device(self) -> str:
-        for line in _read("/proc/self/mountinfo").splitlines():
-            words = line.split(" ")
-            if words[4] == self.root:
-                return words[words.index("-") + 2]
-        raise WorkerError("the disk is not mounted")
+
+def _trim(folder: int) -> int:
+    """Gives a mounted file system's free blocks back; returns how many bytes."""
+    try:
+        return kernel.trim(folder, 0, 2**63)
+    except OSError as error:
+        # A partition that does not begin at a whole block: the layer is larger then, and the leak scan reads more.
+        if error.errno == errno.EOPNOTSUPP:
+            return 0
+        raise
+
+
+def _device(place: str) -> str:
+    """The device that is mounted on a place."""
+    for line in _read("/proc/self/mountinfo").splitlines():
+        words = line.split(" ")
+        if words[4] == place:
+            return words[words.index("-") + 2]
+    raise WorkerError("the disk is not mounted")
 
 
 def _use(device: str) -> str:
