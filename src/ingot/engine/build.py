@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 
@@ -43,30 +43,15 @@ def build(
     standing = standing_layers(plan, backend.layer) if use_cache else ()
     emit(BuildStarted(subject=plan.subject, layers=layer_names(plan), reused=len(standing)))
     records = Records(plan, clock=run.clock, emit=emit)
-    top: LayerRef | None = None
-    for index, found in enumerate(standing):
-        top = records.reused(index, found)
     with (
         Resources(run.journal, place=place_of(plan), emit=emit, subject=plan.subject) as held,
-        Baton(lambda key: backend.lock(key, emit=emit, cancel=cancel)) as baton,
         closing(provisioner),
     ):
         bench = Bench(plan, run=run.id, hosts=backend.hosts, held=held, emit=emit, cancel=cancel)
         work = Work(run, bench, provisioner=provisioner, inventory=inventory, secrets=secrets)
-        for index in range(len(standing), len(plan.layers) + 1):
-            cancel.check()
-            key = layer_keys(plan)[index]
-            baton.take(key)
-            found = backend.layer(key) if use_cache else None  # somebody else may have made it meanwhile
-            if found and _stands_on(found, top):
-                top = records.reused(index, found)
-            elif top is None:
-                top = records.built(index, partial(bench.make_base, fresh=not use_cache))
-            else:
-                following = plan.layers[index] if index < len(plan.layers) else None
-                make = partial(work.make_layer, plan.layers[index - 1], on=top, following=following)
-                top = records.built(index, make)
-        image = _register(plan, top, backend=backend, labels=bench.labels, emit=emit)
+        with Baton(lambda key: backend.lock(key, emit=emit, cancel=cancel)) as baton:
+            top = _pile(standing, work, records=records, baton=baton, backend=backend, use_cache=use_cache)
+            image = _register(plan, top, backend=backend, labels=bench.labels, emit=emit)
     seconds = Seconds(run.clock.monotonic() - started)
     emit(
         BuildFinished(
@@ -84,6 +69,36 @@ def build(
         status=records.status,
         seconds=seconds,
     )
+
+
+def _pile(
+    standing: Sequence[LayerRef | None],
+    work: Work,
+    *,
+    records: Records,
+    baton: Baton,
+    backend: Backend,
+    use_cache: bool,
+) -> LayerRef | None:
+    """The plan's layers one on the other, from those that stand to the last; returns that one."""
+    bench, plan = work.bench, work.bench.plan
+    top: LayerRef | None = None
+    for index, found in enumerate(standing):
+        top = records.reused(index, found)
+    for index in range(len(standing), len(plan.layers) + 1):
+        bench.cancel.check()
+        key = layer_keys(plan)[index]
+        baton.take(key)
+        found = backend.layer(key) if use_cache else None  # somebody else may have made it meanwhile
+        if found and _stands_on(found, top):
+            top = records.reused(index, found)
+        elif top is None:
+            top = records.built(index, partial(bench.make_base, fresh=not use_cache))
+        else:
+            following = plan.layers[index] if index < len(plan.layers) else None
+            make = partial(work.make_layer, plan.layers[index - 1], on=top, following=following)
+            top = records.built(index, make)
+    return top
 
 
 def standing_layers(plan: Plan, have: Callable[[LayerKey], LayerRef | None]) -> tuple[LayerRef | None, ...]:

@@ -28,8 +28,8 @@ class Work:
         secrets: Mapping[str, Secret],
     ) -> None:
         self.contents = Contents()
+        self.bench = bench
         self._run = run
-        self._bench = bench
         self._provisioner = provisioner
         self._inventory = inventory
         self._secrets = secrets
@@ -39,7 +39,7 @@ class Work:
 
         `following` is the one that will be made next, as far as is known.
         """
-        bench = self._bench
+        bench = self.bench
         if layer.steps:
             self._provisioner.expect(layer.steps[0])
         machine = bench.machine_on(on, disk=layer.grow)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ingot.model.units import Seconds
@@ -162,8 +163,16 @@ def test_killing_everything_ends_only_the_machine_own(site: Site) -> None:
 
 
 def test_only_own_processes_are_seen(machine: Machine) -> None:
-    seen = sh(machine, "ls /proc | grep -c '^[0-9]'").stdout
-    assert int(seen) < 12 < len([name for name in Path("/proc").iterdir() if name.name.isdigit()])
+    mark = f"4711.{os.getpid()}"
+    other = process.spawn(["sleep", mark])
+    try:
+        seen = sh(
+            machine, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '; echo; ls /proc | grep -c '^[0-9]'"
+        ).stdout
+    finally:
+        process.end(other)
+    assert mark not in seen and "sshd" in seen
+    assert int(seen.split()[-1]) < 12
 
 
 def test_builder_services_are_out_of_reach(machine: Machine) -> None:
@@ -228,9 +237,9 @@ def test_services_do_not_start(site: Site) -> None:
 
 
 def listeners() -> set[str]:
-    """Addresses on which the builder listens, with the process."""
-    lines = process.run(["ss", "-Hltnp"], timeout=Seconds(30.0)).stdout.splitlines()
-    return {line.split()[3] for line in lines if "sshd" in line}
+    """Addresses of the builder where an SSH server listens."""
+    found = psutil.net_connections("tcp")
+    return {str(one.laddr) for one in found if one.status == psutil.CONN_LISTEN and one.laddr[1:] == (22,)}
 
 
 def test_service_restarted_by_ansible_does_not_start_on_the_builder(site: Site) -> None:

@@ -101,12 +101,7 @@ def scan(
     says so, and each later scan looks there again.
     """
     notes_of = [notes.find(part.record) if part.record else None for part in parts]
-    prefix = tuple(
-        part
-        for part, _ in itertools.takewhile(
-            lambda pair: pair[1] is not None, zip(parts, notes_of, strict=True)
-        )
-    )
+    prefix = _prefix(parts, notes_of)
     known: set[bytes] = set()
     found: list[Finding] = []
     for name, root in trees.items():
@@ -122,9 +117,7 @@ def scan(
         again = sorted({at for offsets in notes_of for at in offsets or ()})
         found += leaks.scan_blocks(_windows(again, shown), needles, known=known, cancel=cancel)
         before = _reader(prefix)
-        for part, noted in zip(parts, notes_of, strict=True):
-            if noted is not None:
-                continue
+        for part in (part for part, noted in zip(parts, notes_of, strict=True) if noted is None):
             hidden: list[int] = []
             chunks = blocks.read_blocks(part.file, raw, cancel=cancel)
             found += leaks.scan_blocks(
@@ -136,6 +129,12 @@ def scan(
         for record, hidden in read:
             notes.write(record, hidden)
     return tuple(found)
+
+
+def _prefix(parts: Sequence[Part], notes_of: Sequence[tuple[int, ...] | None]) -> tuple[Part, ...]:
+    """The layers with a note, from the base up to the first without one."""
+    pairs = zip(parts, notes_of, strict=True)
+    return tuple(part for part, _ in itertools.takewhile(lambda pair: pair[1] is not None, pairs))
 
 
 @contextlib.contextmanager
