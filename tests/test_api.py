@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +15,11 @@ from ingot.api.outcomes import as_record, error_of
 from ingot.errors import CancelledError, DefinitionError, NotFoundError, PlanError, ProvisionError, UsageError
 from ingot.model.events import Event, LayerStarted, RunFinished, as_json
 from ingot.model.image import Outcome
+from ingot.model.step import PackagesStep, Step
 from ingot.model.units import Bytes, Seconds
+from ingot.ports import Machine
 from ingot.system.waits import Flag
-from tests.cli.world import DEFINITION, memory, world, write_project
+from tests.cli.world import DEFINITION, Steps, memory, world, write_project
 
 SECRET = DEFINITION.replace("variables:\n", "variables:\n  token: {sensitive: true, env: TOKEN}\n").replace(
     "${greeting}", "token is ${token}"
@@ -197,3 +201,29 @@ def test_error_records_come_back_as_the_same_error() -> None:
     several = error_of([outcome, outcome])
     assert several is not None
     assert several.exit_code == 3
+
+
+def test_images_are_built_side_by_side_and_each_tells_of_itself(project: Path, state: Path) -> None:
+    """Each image's step waits until the other's has begun."""
+    text = DEFINITION.split("images:")[0] + (
+        "images:\n"
+        "  one: {base: tiny, targets: [local], steps: [{packages: [one]}]}\n"
+        "  two: {base: tiny, targets: [local], steps: [{packages: [two]}]}\n"
+    )
+    (project / "ingot.yaml").write_text(text)
+    meeting = threading.Barrier(2, timeout=20)
+    heard: list[Event] = []
+    with pytest.MonkeyPatch.context() as patch:
+        apply = Steps.apply
+
+        def together(self: Steps, step: Step, machine: Machine, **more: Any) -> None:
+            if isinstance(step, PackagesStep):
+                meeting.wait()
+            apply(self, step, machine, **more)
+
+        patch.setattr(Steps, "apply", together)
+        built = Workspace.open(project).build(jobs=2, emit=heard.append)
+    assert [outcome.status for outcome in built.outcomes] == ["built", "built"]
+    for name in ("one", "two"):
+        own = [event for event in heard if event.subject.startswith(f"{name}/")]
+        assert sum(isinstance(event, LayerStarted) for event in own) >= 2

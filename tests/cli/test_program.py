@@ -138,9 +138,12 @@ def test_a_failure_as_json(ingot: Ingot, project: Path) -> None:
     assert document["error"]["code"] == 5
 
 
-def test_several_failures_are_a_partial_one_and_children_are_not_tried(ingot: Ingot, project: Path) -> None:
+@pytest.mark.parametrize("jobs", ["1", "4"])
+def test_several_failures_are_a_partial_one_and_children_are_not_tried(
+    ingot: Ingot, project: Path, jobs: str
+) -> None:
     write_project(project, DEFINITION.replace("tmux", "broken"))
-    said = ingot("build", "--json")
+    said = ingot("build", "-j", jobs, "--json")
     assert said.code == 3
     assert said.document["error"]["kind"] == "PartialError"
     assert "node, which it continues, has failed" in said.document["outcomes"][1]["error"]["message"]

@@ -169,13 +169,17 @@ class Workspace:
         no_cache: bool = False,
         check: bool = False,
         locked: bool = False,
+        jobs: int = 1,
         emit: Emit = ignore,
         cancel: Cancel | None = None,
     ) -> Built:
-        """Builds images and records them; one that fails does not keep others from being tried (`Built.error`)."""
+        """Builds images and records them, `jobs` of them at once; one that fails does not keep others from being
+        tried (`Built.error`). With several jobs `emit` is called from several threads, by one at a time."""
         from ingot.api import building
 
-        wish = building.Wish(names=names, targets=targets, no_cache=no_cache, check=check, locked=locked)
+        wish = building.Wish(
+            names=names, targets=targets, no_cache=no_cache, check=check, locked=locked, jobs=jobs
+        )
         return building.build(self, wish, emit=emit, cancel=cancel or _never())
 
     def check(

@@ -30,6 +30,14 @@ _TARGET = click.option("--target", "targets", multiple=True, metavar="TARGET", h
 @click.option("--no-cache", is_flag=True, help="Build every layer anew, the base too.")
 @click.option("--check", is_flag=True, help="Boot each image afterwards and run its checks.")
 @click.option("--locked", is_flag=True, help="Refuse where `ingot.lock` lacks a pin or no longer holds.")
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Build so many images at once.  [default: 1]",
+)
 @click.pass_obj
 def build_command(
     options: Options,
@@ -38,6 +46,7 @@ def build_command(
     no_cache: bool,
     check: bool,
     locked: bool,
+    jobs: int,
 ) -> int:
     """Build images, reusing every layer that is there already.
 
@@ -55,6 +64,7 @@ def build_command(
             no_cache=no_cache,
             check=check,
             locked=locked,
+            jobs=jobs,
             emit=emit,
             cancel=cancel,
         )

@@ -12,13 +12,63 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ingot.cli.render import plain, steady
 from ingot.cli.render.line import Line, draw
-from ingot.cli.render.progress import Now, fold
+from ingot.cli.render.progress import Now, fold, plan_of
 from ingot.cli.render.screen import Screen
 from ingot.errors import UsageError
-from ingot.model.events import Emit, Event, LayerStarted, Progress, Waiting, as_json
+from ingot.model.events import (
+    BuildFinished,
+    BuildStarted,
+    Emit,
+    Event,
+    LayerStarted,
+    Progress,
+    RunFinished,
+    Waiting,
+    Warned,
+    as_json,
+)
 
 if TYPE_CHECKING:
     from rich.live import Live
+
+
+class States:
+    """What each plan of a run is doing now; there are several where images are built side by side."""
+
+    def __init__(self) -> None:
+        self._all: dict[str, Now] = {}
+        self._started = 0.0
+
+    def before(self, event: Event) -> Now:
+        """The state that the event changes."""
+        self._started = self._started or event.at
+        return self._all.get(self._key(event), Now(started=self._started))
+
+    def hear(self, event: Event) -> None:
+        """Changes it. What was of no plan (planning, say) is over when a plan speaks."""
+        key = self._key(event)
+        now = fold(self.before(event), event)
+        if key:
+            self._all.pop("", None)
+        if isinstance(event, RunFinished):
+            self._all.clear()
+        self._all[key] = now
+
+    @property
+    def busy(self) -> tuple[Now, ...]:
+        """Those in which something runs, in the order in which they began."""
+        return tuple(now for now in self._all.values() if now.layer or now.doing)
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one plan is being built."""
+        return sum(bool(now.plan) for now in self._all.values()) > 1
+
+    def _key(self, event: Event) -> str:
+        plan = plan_of(event.subject)
+        # What is told of no plan while one alone is built belongs to that one.
+        alone = [key for key, now in self._all.items() if now.plan]
+        return alone[0] if not plan and len(alone) == 1 else plan
 
 
 class Lines:
@@ -27,11 +77,11 @@ class Lines:
     def __init__(self, stream: IO[str], *, verbose: int) -> None:
         self._stream = stream
         self._verbose = verbose
-        self._now = Now()
+        self._states = States()
 
     def __call__(self, event: Event) -> None:
-        said = plain.lines(self._now, event, verbose=self._verbose)
-        self._now = fold(self._now, event)
+        said = plain.lines(self._states.before(event), event, verbose=self._verbose)
+        self._states.hear(event)
         if said:
             _write(self._stream, "".join(f"{text}\n" for text in said))
 
@@ -49,12 +99,14 @@ class Redrawn:
         self._stream = stream
         self._verbose = verbose
         self._screen = screen
-        self._now = Now()
+        self._states = States()
         self._live: Live | None = None
 
     def __call__(self, event: Event) -> None:
-        said = steady.lines(self._now, event, verbose=self._verbose)
-        self._now = fold(self._now, event)
+        said = steady.lines(self._states.before(event), event, verbose=self._verbose)
+        if self._states.several and not isinstance(event, (BuildStarted, BuildFinished, Warned)):
+            said = tuple(((f"{plan_of(event.subject)} ", "dim"), *line) for line in said)
+        self._states.hear(event)
         if self._live is None and isinstance(event, (LayerStarted, Waiting, Progress)):
             self._live = self._start()
         if said:
@@ -89,7 +141,13 @@ class Redrawn:
     def _moving(self) -> Any:
         from rich.text import Text
 
-        drawn = steady.current(self._now, time.time(), columns=self._screen.columns)
+        at, columns = time.time(), self._screen.columns
+        named = self._states.several
+        drawn = tuple(
+            line
+            for now in self._states.busy
+            for line in steady.current(now, at, columns=columns, named=named)
+        )
         return Text.from_ansi(draw(drawn, colour=self._screen.colour).rstrip("\n"), no_wrap=True)
 
 
@@ -101,8 +159,6 @@ class Quiet:
         self._screen = screen
 
     def __call__(self, event: Event) -> None:
-        from ingot.model.events import Warned
-
         if isinstance(event, Warned):
             _write(self._stream, draw(steady.warning(event), colour=self._screen.colour))
 

@@ -7,6 +7,7 @@ its own, for a socket's path may not exceed 107 bytes.
 from __future__ import annotations
 
 import shlex
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from ingot.model.units import Seconds
 from ingot.ports import Cancel, SshAccess
 from ingot.system import process
 from ingot.system.files import write_atomically
+
+_MAKING = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,12 +78,11 @@ def write_entry(folder: Path, entry: HostEntry, *, sockets: Path) -> SshAccess:
 
 def make_key(path: Path) -> str:
     """An ed25519 key pair at `path` and `path.pub`, made for one run; returns the public line."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        process.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ingot", "-f", str(path)],
-            timeout=Seconds(30.0),
-        )
+    with _MAKING:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ingot", "-f", str(path)]
+            process.run(words, timeout=Seconds(30.0))
     return path.with_name(path.name + ".pub").read_text().strip()
 
 

@@ -58,13 +58,15 @@ def lines(now: Now, event: Event, *, verbose: int = 0) -> tuple[Line, ...]:
             return ()
 
 
-def current(now: Now, at: float, *, columns: int) -> tuple[Line, ...]:
-    """What runs at the time `at`: two lines at most, the second for the task or the wait."""
+def current(now: Now, at: float, *, columns: int, named: bool = False) -> tuple[Line, ...]:
+    """What runs at the time `at`: two lines at most, the second for the task or the wait. `named` adds the plan."""
     if not now.layer and not now.doing:
         return ()
     since = now.layer_started or now.plan_started or now.started or at
     sign = _SPIN[int(at * 10) % len(_SPIN)]
     head = now.layer or now.plan or now.doing
+    if named and now.plan and now.layer:
+        head = f"{now.plan}  {now.layer}"
     first: Line = (
         (f"  {sign} ", "cyan"),
         (f"{head:<{_NAME}} ", "bold"),
