@@ -90,6 +90,30 @@ def test_a_signal_ends_the_build_after_cleanup(
     assert "Traceback" not in err
 
 
+def test_a_run_is_listed_and_ended_from_elsewhere(project: Path, state: Path) -> None:
+    with building(project, state, "--json") as process:
+        (seen,) = json.loads(called(project, state, "ps", "--json").stdout)["runs"]
+        assert seen["state"] == "running" and seen["plans"] == ["node/local", "big-node/local"]
+        assert seen["held"] == [f"memory.machine {Path(name).stem}" for name in machines(state)]
+        assert seen["id"] in called(project, state, "ps").stdout
+        ended = called(project, state, "cancel", seen["id"][:-1], "--json")
+        assert ended.returncode == 0 and json.loads(ended.stdout)["exit_code"] == 143
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == json.loads(out)["error"]["code"] == 143
+    assert machines(state) == []
+    assert json.loads(called(project, state, "ps", "--json").stdout) == {"runs": []}
+    again = called(project, state, "cancel", seen["id"], "--json")
+    assert again.returncode == 9 and "has ended already" in json.loads(again.stdout)["error"]["message"]
+
+
+def test_an_interrupted_run_is_listed_with_what_it_left(project: Path, state: Path) -> None:
+    with building(project, state) as process:
+        process.kill()
+        process.wait()
+    said = called(project, state, "ps")
+    assert "interrupted" in said.stdout and "memory.machine" in said.stdout and "ingot sweep" in said.stdout
+
+
 def test_a_killed_build_is_swept_by_the_next_one(project: Path, state: Path) -> None:
     with building(project, state) as process:
         process.kill()

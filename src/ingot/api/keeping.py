@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ingot.api import adapters
 from ingot.api.looking import newest
+from ingot.errors import BackendError, RefusedError
 from ingot.model.events import Emit
 from ingot.model.units import Bytes, Seconds
 from ingot.model.views import Dropped, Garbage
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from ingot.engine.sweep import Swept
     from ingot.lifecycle.gc import Drop, ImageUse
     from ingot.model.plan import ContentId
-    from ingot.ports import Backend
+    from ingot.model.views import SeenRun
+    from ingot.ports import Backend, Cancel
     from ingot.stores.catalog import Catalog
 
 
@@ -86,6 +88,36 @@ def sweep(workspace: Workspace, names: Sequence[str], *, dry_run: bool, emit: Em
     if dry_run:
         return Swept(left=unswept(workspace))
     return sweep_runs(workspace.state.runs, adapters.open_place(workspace), emit=emit, names=names)
+
+
+def cancel(workspace: Workspace, name: str, *, emit: Emit, cancel: Cancel) -> SeenRun:
+    """Asks the process of a run to stop, and waits until the run has ended."""
+    from ingot.api import looking
+    from ingot.engine.run import LOCK
+    from ingot.system import locks, process
+    from ingot.system.waits import poll
+
+    found = looking.run(workspace.state.runs, name)
+    if found.state != "running":
+        raise RefusedError(
+            f"run {found.id} has ended already: {found.state}", hint="`ingot ps` lists those that go on"
+        )
+    holder = locks.holder(found.folder / LOCK)
+    if holder is None:
+        raise BackendError(
+            f"run {found.id} goes on, but not on this computer",
+            hint="cancel it on the computer that shares this state folder",
+        )
+    process.ask_to_stop(holder)
+    poll(
+        lambda: None if looking.run(workspace.state.runs, found.id).state == "running" else True,
+        what=f"the end of run {found.id}",
+        every=Seconds(0.2),
+        deadline=Seconds(300.0),
+        cancel=cancel,
+        emit=emit,
+    )
+    return looking.run(workspace.state.runs, found.id)
 
 
 def unswept(workspace: Workspace) -> tuple[str, ...]:

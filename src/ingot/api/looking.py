@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -103,6 +104,20 @@ def runs(folder: Path) -> tuple[SeenRun, ...]:
 
     names = sorted((path.name for path in folder.iterdir()), reverse=True) if folder.is_dir() else []
     return tuple(_run(folder / name) for name in names if (folder / name / EVENTS).exists())
+
+
+def living(folder: Path) -> tuple[SeenRun, ...]:
+    """Runs that go on, and dead ones that left something, with what they hold; the newest first."""
+    from ingot.engine.journal import NAME, unfinished
+
+    found = []
+    for one in runs(folder):
+        journal = one.folder / NAME
+        lines = journal.read_text(errors="replace").splitlines(keepends=True) if journal.exists() else []
+        held = tuple(f"{record.kind} {record.ref or record.token}" for record in unfinished(lines))
+        if held or one.state == "running":
+            found.append(replace(one, held=held))
+    return tuple(found)
 
 
 def run(folder: Path, name: str) -> SeenRun:

@@ -250,6 +250,22 @@ class Workspace:
 
         return looking.runs(self.state.runs)
 
+    def living(self) -> tuple[SeenRun, ...]:
+        """The runs that go on now, and dead ones that left something behind."""
+        from ingot.api import looking
+
+        return looking.living(self.state.runs)
+
+    def cancel(self, name: str, *, emit: Emit = ignore, cancel: Cancel | None = None) -> SeenRun:
+        """Has a run of another process clean up and end, and waits until it has.
+
+        Raises NotFoundError for one that there is not, RefusedError for one that has ended, DeadlineError for one
+        that does not end.
+        """
+        from ingot.api import keeping
+
+        return keeping.cancel(self, name, emit=emit, cancel=cancel or _never())
+
     def run(self, name: str = "") -> SeenRun:
         """The run of this id, or that begins so; the newest without. Raises NotFoundError."""
         from ingot.api import looking

@@ -1,4 +1,4 @@
-"""Verbs that only look: ls, inspect, history, logs."""
+"""Verbs that only look: ls, inspect, history, logs, ps."""
 
 from __future__ import annotations
 
@@ -81,3 +81,12 @@ def logs_command(options: Options, run: str, listed: bool) -> None:
     show(answers.run(found))
     for line in replay.draw(replay.read(events), verbose=options.verbose):
         sys.stdout.write(line + "\n")
+
+
+@click.command("ps", cls=Verb, epilog="ingot ps\ningot ps --json | jq -r '.runs[].id'")
+@click.pass_obj
+def ps_command(options: Options) -> None:
+    """List the runs that go on, and interrupted ones that left something, each with what it holds now."""
+    session = Session(options)
+    found = session.workspace.living()
+    session.answer({"runs": found}, answers.living(found, columns=session.screen.columns))

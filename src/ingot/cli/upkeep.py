@@ -1,4 +1,4 @@
-"""Verbs that tidy up: gc, sweep; and completion, which is about the shell alone."""
+"""Verbs that tidy up: gc, sweep, cancel; and completion, which is about the shell alone."""
 
 from __future__ import annotations
 
@@ -55,6 +55,20 @@ def sweep_command(options: Options, runs: tuple[str, ...]) -> int:
         swept = session.workspace.sweep(runs, dry_run=options.dry_run, emit=emit)
     session.answer(swept, answers.swept(swept.removed, swept.left, dry_run=options.dry_run))
     return LeftoverError.exit_code if swept.left and not options.dry_run else 0
+
+
+@click.command("cancel", cls=Verb, epilog="ingot ps\ningot cancel 20260101T120000-4f2a")
+@click.argument("run")
+@click.pass_obj
+def cancel_command(options: Options, run: str) -> None:
+    """End a run that another terminal or job started. It cleans up as after Ctrl-C; finished layers stay.
+
+    RUN may be the beginning of the run's id.
+    """
+    session = Session(options)
+    with session.working() as (emit, cancel):
+        ended = session.workspace.cancel(run, emit=emit, cancel=cancel)
+    session.answer(ended, answers.run(ended))
 
 
 @click.command(

@@ -44,11 +44,13 @@ VERBS: tuple[Entry, ...] = (
         ("inspect", "looked", "Show what an image contains and how it was made"),
         ("history", "looked", "Show an image's layers: size, time, reused or built"),
         ("logs", "looked", "Show what happened in a run"),
+        ("ps", "looked", "List the runs that go on, and what they hold"),
     ),
     *_entries(
         "Keep tidy",
         ("gc", "upkeep", "Remove layers that nothing needs, by age and size"),
         ("sweep", "upkeep", "Remove what interrupted runs left behind"),
+        ("cancel", "upkeep", "End a run that goes on elsewhere, cleanly"),
         ("completion", "upkeep", "Print the completion script of a shell"),
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets as randomness
 import threading
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,7 @@ class Run:
     def __enter__(self) -> Run:
         if not self._open.enter_context(try_lock(self.directory / LOCK)):
             raise RefusedError(f"run {self.id} is somebody else's", hint="start it again")
+        (self.directory / LOCK).write_text(f"{os.getpid()}\n")  # for `ingot cancel`
         events = self._open.enter_context((self.directory / EVENTS).open("a", encoding="utf-8"))
         self._sinks.insert(0, _written(events))
         self._began = self.clock.monotonic()

@@ -47,6 +47,23 @@ def try_lock(path: Path) -> Iterator[bool]:
         yield _try(fd, fcntl.LOCK_EX)
 
 
+def holder(path: Path) -> int | None:
+    """The process that wrote its number into the lock's file and has the file open; None where there is none."""
+    try:
+        number = int(path.read_text())
+        opened = list(Path(f"/proc/{number}/fd").iterdir())
+    except (OSError, ValueError):
+        return None
+    return number if any(_leads_to(link, path) for link in opened) else None
+
+
+def _leads_to(link: Path, path: Path) -> bool:
+    try:
+        return link.samefile(path)
+    except OSError:  # closed meanwhile
+        return False
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
     path.parent.mkdir(parents=True, exist_ok=True)

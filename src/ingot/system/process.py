@@ -210,6 +210,12 @@ def end(process: subprocess.Popen[bytes], *, grace: Seconds = GRACE) -> None:
                 pipe.close()
 
 
+def ask_to_stop(pid: int) -> None:
+    """SIGTERM for a process that is not ours; one that has gone is fine."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+
+
 def _lines(
     process: subprocess.Popen[bytes],
     input: bytes | None,

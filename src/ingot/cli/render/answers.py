@@ -202,6 +202,20 @@ def runs(values: Sequence[SeenRun], *, columns: int) -> tuple[Line, ...]:
     return table(("run", "verb", "state", "time", "images"), rows, right=(3,), columns=columns)
 
 
+def living(values: Sequence[SeenRun], *, columns: int) -> tuple[Line, ...]:
+    """The runs that go on, and what each of them holds."""
+    if not values:
+        return ((("nothing runs", ""),),)
+    held: list[Line] = [
+        ((f"  {value.id}  ", "dim"), (thing, "yellow" if value.state == "interrupted" else ""))
+        for value in values
+        for thing in value.held
+    ]
+    dead = any(value.state != "running" for value in values)
+    hint: tuple[Line, ...] = ((("`ingot sweep` removes what interrupted runs left", "dim"),),) if dead else ()
+    return (*runs(values, columns=columns), *held, *hint)
+
+
 def run(value: SeenRun) -> tuple[Line, ...]:
     """One run's headline: what it was, how it ended, and where all that it left lies."""
     took = f" in {format_seconds(value.seconds)}" if value.exit_code is not None else ""
