@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +113,26 @@ def test_an_interrupted_run_is_listed_with_what_it_left(project: Path, state: Pa
         process.wait()
     said = called(project, state, "ps")
     assert "interrupted" in said.stdout and "memory.machine" in said.stdout and "ingot sweep" in said.stdout
+
+
+def test_strays_are_found_without_any_record_of_their_run(project: Path, state: Path) -> None:
+    with building(project, state) as process:
+        (lost,) = machines(state)
+        process.kill()
+        process.wait()
+    shutil.rmtree(state / "runs")
+    assert json.loads(called(project, state, "sweep", "--json").stdout) == {"removed": [], "left": []}
+    strays = ("sweep", "--strays", "--older-than", "0s", "--json")
+    with building(project, state):
+        listed = json.loads(called(project, state, *strays, "--dry-run").stdout)
+        assert listed == {"removed": [], "left": [f"memory here: memory.machine {Path(lost).stem}"]}
+        asked = called(project, state, *strays)
+        assert asked.returncode == 9 and "--yes" in json.loads(asked.stdout)["error"]["hint"]
+        assert len(machines(state)) == 2
+        done = called(project, state, *strays, "--yes")
+        assert done.returncode == 0 and len(json.loads(done.stdout)["removed"]) == 1
+        assert lost not in machines(state) and len(machines(state)) == 1
+    assert called(project, state, "sweep", "some-run", "--strays").returncode == 2
 
 
 def test_a_killed_build_is_swept_by_the_next_one(project: Path, state: Path) -> None:

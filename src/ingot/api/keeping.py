@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ingot.api import adapters
 from ingot.api.looking import newest
-from ingot.errors import BackendError, RefusedError
-from ingot.model.events import Emit
+from ingot.errors import BackendError, IngotError, RefusedError
+from ingot.model.events import Emit, ResourceClosed, Warned
 from ingot.model.units import Bytes, Seconds
 from ingot.model.views import Dropped, Garbage
 
@@ -88,6 +88,46 @@ def sweep(workspace: Workspace, names: Sequence[str], *, dry_run: bool, emit: Em
     if dry_run:
         return Swept(left=unswept(workspace))
     return sweep_runs(workspace.state.runs, adapters.open_place(workspace), emit=emit, names=names)
+
+
+def strays(workspace: Workspace, *, older_than: float, dry_run: bool, emit: Emit) -> Swept:
+    """Removes what is found by its own marks alone in the places of the definition's targets, or only lists it."""
+    from ingot.engine.sweep import Swept
+    from ingot.engine.sweep import strays as find
+
+    removed: list[str] = []
+    left: list[str] = []
+    for backend in _backends(workspace):
+        for kind, ref in find(workspace.state.runs, backend, older_than=Seconds(older_than)):
+            named = f"{backend.name} {backend.location}: {kind} {ref}"
+            if dry_run:
+                left.append(named)
+                continue
+            try:
+                backend.resource(kind).delete(ref)
+            except IngotError as error:
+                left.append(named)
+                emit(Warned(message=f"could not remove {named}: {error}", hint=error.hint))
+            else:
+                removed.append(named)
+                emit(ResourceClosed(kind=kind, ref=ref))
+    return Swept(removed=tuple(removed), left=tuple(left))
+
+
+def _backends(workspace: Workspace) -> Iterator[Backend]:
+    """Each place of the definition's targets once; this computer alone where there is no definition."""
+    seen: set[tuple[str, str]] = set()
+    try:
+        targets = tuple((target.backend, target.options) for target in workspace.definition.targets.values())
+    except IngotError:
+        targets = (("local", {}),)
+    for name, options in targets:
+        backend = adapters.open_backend(
+            workspace, name, options=options, directory=workspace.state.runs, project=False
+        )
+        if (backend.name, backend.location) not in seen:
+            seen.add((backend.name, backend.location))
+            yield backend
 
 
 def cancel(workspace: Workspace, name: str, *, emit: Emit, cancel: Cancel) -> SeenRun:

@@ -291,6 +291,15 @@ class Workspace:
 
         return keeping.sweep(self, names, dry_run=dry_run, emit=emit)
 
+    def sweep_strays(
+        self, *, older_than: float = 3600.0, dry_run: bool = False, emit: Emit = ignore
+    ) -> Swept:
+        """Removes temporary things that bear Ingot's marks, are so many seconds old, and belong to no run that
+        goes on; the places of the definition's targets are looked at, without a definition this computer."""
+        from ingot.api import keeping
+
+        return keeping.strays(self, older_than=older_than, dry_run=dry_run, emit=emit)
+
 
 def _never() -> Cancel:
     from ingot.system.waits import Flag

@@ -11,7 +11,7 @@ from ingot.cli.options import Options, Verb
 from ingot.cli.render import answers
 from ingot.cli.session import Session
 from ingot.errors import LeftoverError, UsageError
-from ingot.model.units import parse_bytes, parse_seconds
+from ingot.model.units import Seconds, parse_bytes, parse_seconds
 
 T = TypeVar("T")
 
@@ -42,19 +42,42 @@ def gc_command(options: Options, max_size: str, older_than: str) -> None:
     session.answer(found, answers.garbage(found, done=not options.dry_run, columns=columns))
 
 
-@click.command("sweep", cls=Verb, epilog="ingot sweep\ningot sweep --dry-run")
+@click.command(
+    "sweep", cls=Verb, epilog="ingot sweep\ningot sweep --dry-run\ningot sweep --strays --older-than 6h"
+)
 @click.argument("runs", nargs=-1, metavar="[RUN…]")
+@click.option(
+    "--strays", is_flag=True, help="By their marks alone, also where no record of their run is left."
+)
+@click.option("--older-than", metavar="AGE", default="1h", help="Strays at least so old.  [default: 1h]")
 @click.pass_obj
-def sweep_command(options: Options, runs: tuple[str, ...]) -> int:
+def sweep_command(options: Options, runs: tuple[str, ...], strays: bool, older_than: str) -> int:
     """Remove what interrupted runs left behind: mounts, machines, half-written layers.
 
-    Every build does this by itself. A run that still goes on is never touched.
+    Every build does this by itself. A run that still goes on is never touched. With `--strays`, Ingot asks the
+    targets' backends for what bears its marks, lists it, and asks before it removes anything.
     """
     session = Session(options)
+    if strays:
+        if runs:
+            raise UsageError("--strays looks for what no run is known of", hint="leave out the run's name")
+        return _sweep_strays(session, _quantity("--older-than", older_than, parse_seconds) or Seconds(0.0))
     with session.working() as (emit, _):
         swept = session.workspace.sweep(runs, dry_run=options.dry_run, emit=emit)
     session.answer(swept, answers.swept(swept.removed, swept.left, dry_run=options.dry_run))
     return LeftoverError.exit_code if swept.left and not options.dry_run else 0
+
+
+def _sweep_strays(session: Session, age: Seconds) -> int:
+    dry = session.options.dry_run
+    found = session.workspace.sweep_strays(older_than=age, dry_run=True)
+    if found.left and not dry:
+        shown = answers.swept((), found.left, dry_run=True)
+        session.agree("Remove these things?", shown=shown)
+        with session.working() as (emit, _):
+            found = session.workspace.sweep_strays(older_than=age, emit=emit)
+    session.answer(found, answers.swept(found.removed, found.left, dry_run=dry))
+    return LeftoverError.exit_code if found.left and not dry else 0
 
 
 @click.command("cancel", cls=Verb, epilog="ingot ps\ningot cancel 20260101T120000-4f2a")

@@ -10,6 +10,7 @@ from ingot.engine.journal import NAME, Journal, Place, Record
 from ingot.engine.run import LOCK
 from ingot.errors import NotFoundError, RefusedError
 from ingot.model.events import Emit, ResourceClosed, Warned, ignore
+from ingot.model.units import Seconds
 from ingot.ports import Backend, Resource
 from ingot.system.locks import try_lock
 
@@ -43,6 +44,20 @@ def sweep(runs: Path, open_place: OpenPlace, *, emit: Emit = ignore, names: Sequ
                     f"run {directory.name} is still going", hint="end it first, or wait until it has ended"
                 )
     return Swept(removed=tuple(removed), left=tuple(left))
+
+
+def strays(runs: Path, backend: Backend, *, older_than: Seconds) -> tuple[tuple[str, str], ...]:
+    """(kind, ref) of what bears the marks of some run though no run that goes on holds it.
+
+    For what no journal tells of any more: a state folder that is gone, a builder that died with its disk.
+    """
+    living: set[str] = set()
+    for path in runs.glob(f"*/{NAME}"):
+        with try_lock(path.with_name(LOCK)) as free:
+            if not free:
+                records = Journal(path.parent, run=path.parent.name).read()
+                living |= {name for record in records for name in (record.ref, record.token)}
+    return tuple((kind, ref) for kind, ref in backend.strays(older_than=older_than) if ref not in living)
 
 
 def _chosen(runs: Path, names: Sequence[str]) -> Iterator[Path]:
