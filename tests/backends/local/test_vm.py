@@ -13,7 +13,7 @@ import pytest
 from ingot.backends.local import vm, vm_qemu, vm_seed
 from ingot.backends.local.holder import mounted
 from ingot.errors import BackendError, DeadlineError, TransientError
-from ingot.model.events import ignore
+from ingot.model.events import Emit, Event, Warned, ignore
 from ingot.model.units import Seconds
 from ingot.ports import MachineSpec, Token
 from ingot.system import process
@@ -25,6 +25,9 @@ __all__ = ["cached_base", "site"]
 pytestmark = pytest.mark.local
 
 TOKEN = Token("ingot-vm-1")
+
+
+CONSOLES = Path(__file__).parents[2] / "data/consoles"
 
 
 @pytest.fixture
@@ -46,10 +49,10 @@ def resource(site: Site, folder: Path) -> Iterator[vm.VmResource]:
     made.delete(TOKEN)
 
 
-def attach(folder: Path, seconds: float = 60.0) -> vm.VmMachine:
+def attach(folder: Path, seconds: float = 60.0, emit: Emit = ignore) -> vm.VmMachine:
     sockets = folder.parent / "s"
     sockets.mkdir(exist_ok=True)
-    return vm.attach_vm(folder, TOKEN, sockets=sockets, emit=ignore, cancel=Flag(), timeout=Seconds(seconds))
+    return vm.attach_vm(folder, TOKEN, sockets=sockets, emit=emit, cancel=Flag(), timeout=Seconds(seconds))
 
 
 def qemu(folder: Path) -> int:
@@ -105,6 +108,18 @@ def test_a_kernel_panic_ends_the_wait(resource: vm.VmResource, folder: Path) -> 
     (folder / TOKEN / "console").write_text("[ 2.1] Kernel panic - not syncing: No working init found.\n")
     with pytest.raises(BackendError, match="the kernel panicked: No working init found"):
         attach(folder)
+
+
+def test_a_machine_whose_clock_stands_still_is_started_again_once(
+    resource: vm.VmResource, folder: Path
+) -> None:
+    resource.create(TOKEN)
+    (folder / TOKEN / "console").write_bytes((CONSOLES / "clock-stood-still.log").read_bytes())
+    heard: list[Event] = []
+    with pytest.raises(DeadlineError, match="did not answer over SSH"):
+        attach(folder, 3.0, emit=heard.append)
+    (warned,) = [event for event in heard if isinstance(event, Warned)]
+    assert "started again" in warned.message
 
 
 def test_deleting_leaves_nothing_and_may_be_done_again(resource: vm.VmResource, folder: Path) -> None:

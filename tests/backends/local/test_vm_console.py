@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ingot.backends.local.vm_console import diagnose, last_line, plain
+from ingot.backends.local.vm_console import diagnose, last_line, plain, stood_still
 
 CONSOLES = Path(__file__).parents[2] / "data/consoles"
 
@@ -15,6 +15,7 @@ CONSOLES = Path(__file__).parents[2] / "data/consoles"
         ("initramfs", "the initramfs could not mount the root file system: "),
         ("panic", "the kernel panicked: VFS: Unable to mount root fs"),
         ("uefi-shell", "the disk has no UEFI boot loader"),
+        ("clock-stood-still", ""),
     ],
 )
 def test_a_console_that_qemu_recorded_is_understood(name: str, words: str) -> None:
@@ -51,3 +52,9 @@ def test_what_goes_well_is_no_sign() -> None:
 
 def test_a_terminals_own_commands_are_left_out() -> None:
     assert plain(b"\x1b[01;01H\x1b[1m\x1b[37mShell\x1b[0m> \r\n\x1b]0;title\x07x") == "Shell> \nx"
+
+
+def test_a_clock_that_stands_still_is_seen() -> None:
+    said = {path.stem: path.read_bytes() for path in CONSOLES.glob("*.log")}
+    assert [name for name, text in said.items() if stood_still(text)] == ["clock-stood-still"]
+    assert diagnose(said["clock-stood-still"]) == "the emulated clock stood still"

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from ingot.backends.local import chain, holder, vm_console, vm_qemu, vm_seed
 from ingot.errors import BackendError, DeadlineError, TransientError
-from ingot.model.events import Emit
+from ingot.model.events import Emit, Warned
 from ingot.model.units import Bytes, Seconds
 from ingot.ports import Cancel, MachineSpec, SshAccess, Token
 from ingot.system import files as system_files
@@ -152,9 +152,11 @@ def attach_vm(
     console = home / "console"
     facts = json.loads((home / "machine.json").read_text())
     access: list[SshAccess] = []
+    again = _Again(home, emit=emit, subject=subject)
 
     def probe() -> SshAccess | None:
         _raise_if_lost(home, facts["pid"])
+        again.if_stood_still()
         if not access:
             access.append(_access(home, ref, sockets))
         return access[0] if _answers(access[0], home, cancel) else None
@@ -170,16 +172,36 @@ def attach_vm(
             subject=subject,
         )
     except DeadlineError as error:
-        said = _console(home)
-        reason = (
-            vm_console.diagnose(said) or f"the last line of its console is {vm_console.last_line(said)!r}"
-        )
-        raise DeadlineError(
-            f"the virtual machine did not answer over SSH in time: {reason}",
-            hint=f"all that it said is in {console}; an image without cloud-init needs root to be booted",
-            console=str(console),
-        ) from error
+        raise _unanswered(home) from error
     return VmMachine(ref=ref, ssh=reached, console=console, about=f"qemu {facts['accelerator']}")
+
+
+class _Again:
+    """Starts a machine once more whose emulated clock stands still: that is the emulator's fault, not the image's."""
+
+    def __init__(self, home: Path, *, emit: Emit, subject: str) -> None:
+        self._home, self._emit, self._subject = home, emit, subject
+        self._done = False
+
+    def if_stood_still(self) -> None:
+        """Looks at the console; resets the machine at most once."""
+        if self._done or not vm_console.stood_still(_console(self._home)):
+            return
+        self._done = True
+        vm_qemu.control(self._home, "system_reset")
+        message = "the virtual machine's emulated clock stood still; it was started again"
+        hint = "that happens on busy computers; with KVM it does not"
+        self._emit(Warned(subject=self._subject, message=message, hint=hint))
+
+
+def _unanswered(home: Path) -> DeadlineError:
+    said = _console(home)
+    reason = vm_console.diagnose(said) or f"the last line of its console is {vm_console.last_line(said)!r}"
+    return DeadlineError(
+        f"the virtual machine did not answer over SSH in time: {reason}",
+        hint=f"all that it said is in {home / 'console'}; an image without cloud-init needs root to be booted",
+        console=str(home / "console"),
+    )
 
 
 def power_down(folder: Path, ref: str, *, cancel: Cancel, timeout: Seconds = _SHUTDOWN_DEADLINE) -> None:

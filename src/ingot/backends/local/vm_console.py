@@ -32,6 +32,7 @@ SIGNS: tuple[Sign, ...] = (
     Sign(text=r"error: ([^\n]*(?:vmlinuz|initr)[^\n]*)", means="GRUB could not load the kernel: {0}"),
     Sign(text=r"No bootable device", means="the disk has no BIOS boot loader"),
     Sign(text=r"UEFI Interactive Shell|^Shell> ", means="the disk has no UEFI boot loader"),
+    Sign(text=r"Possible timer handling issue", means="the emulated clock stood still", fatal=False),
     Sign(text=r"Out of memory: Killed process \d+ \(([^)]*)\)", means="memory ran out: {0}", fatal=False),
     Sign(
         text=r"Failed to start \S*(?:ssh|sshd)\S*[^\n]*|Failed to start [^\n]*(?:Secure Shell|OpenSSH)[^\n]*",
@@ -42,6 +43,14 @@ SIGNS: tuple[Sign, ...] = (
     Sign(text=r"Failed to start ([^\n]*)", means="a unit failed to start: {0}", fatal=False),
     Sign(text=r"login: ?$", means="it came up to a login prompt, but SSH lets nobody in", fatal=False),
 )
+
+
+_STOOD_STILL = re.compile(rb"rcu: [^\n]*Possible timer handling issue")
+
+
+def stood_still(console: bytes) -> bool:
+    """Whether the kernel misses its clock's ticks. On a busy builder QEMU's emulation at times loses one for good."""
+    return _STOOD_STILL.search(console) is not None
 
 
 def plain(console: bytes) -> str:
