@@ -114,6 +114,13 @@ def test_a_machine_whose_clock_stands_still_is_started_again_once(
     resource: vm.VmResource, folder: Path
 ) -> None:
     resource.create(TOKEN)
+    poll(
+        lambda: vm_qemu.control(folder / TOKEN, "query-status"),
+        what="QEMU",
+        every=Seconds(0.1),
+        deadline=Seconds(30.0),
+        cancel=Flag(),
+    )
     (folder / TOKEN / "console").write_bytes((CONSOLES / "clock-stood-still.log").read_bytes())
     heard: list[Event] = []
     with pytest.raises(DeadlineError, match="did not answer over SSH"):

@@ -187,8 +187,8 @@ class _Again:
         """Looks at the console; resets the machine at most once."""
         if self._done or not vm_console.stood_still(_console(self._home)):
             return
+        vm_qemu.control(self._home, "system_reset")  # a TransientError where QEMU does not listen yet
         self._done = True
-        vm_qemu.control(self._home, "system_reset")
         message = "the virtual machine's emulated clock stood still; it was started again"
         hint = "that happens on busy computers; with KVM it does not"
         self._emit(Warned(subject=self._subject, message=message, hint=hint))
