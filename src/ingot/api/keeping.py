@@ -162,15 +162,15 @@ def cancel(workspace: Workspace, name: str, *, emit: Emit, cancel: Cancel) -> Se
 
 def unswept(workspace: Workspace) -> tuple[str, ...]:
     """What dead runs have open in their journals, as `<run>: <kind> <ref>`."""
-    from ingot.engine.journal import NAME, unfinished
+    from ingot.engine.journal import NAME, Journal
     from ingot.engine.run import LOCK
     from ingot.system.locks import try_lock
 
     found: list[str] = []
-    for journal in sorted(workspace.state.runs.glob(f"*/{NAME}")):
-        with try_lock(journal.with_name(LOCK)) as free:
-            lines = journal.read_text(errors="replace").splitlines(keepends=True) if free else []
-        found += [f"{journal.parent.name}: {one.kind} {one.ref or one.token}" for one in unfinished(lines)]
+    for run in sorted(path.parent for path in workspace.state.runs.glob(f"*/{NAME}")):
+        with try_lock(run / LOCK) as free:
+            records = Journal(run, run=run.name).read() if free else ()
+        found += [f"{run.name}: {record.name}" for record in records]
     return tuple(found)
 
 

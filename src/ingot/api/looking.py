@@ -108,13 +108,11 @@ def runs(folder: Path) -> tuple[SeenRun, ...]:
 
 def living(folder: Path) -> tuple[SeenRun, ...]:
     """Runs that go on, and dead ones that left something, with what they hold; the newest first."""
-    from ingot.engine.journal import NAME, unfinished
+    from ingot.engine.journal import Journal
 
     found = []
     for one in runs(folder):
-        journal = one.folder / NAME
-        lines = journal.read_text(errors="replace").splitlines(keepends=True) if journal.exists() else []
-        held = tuple(f"{record.kind} {record.ref or record.token}" for record in unfinished(lines))
+        held = tuple(record.name for record in Journal(one.folder, run=one.id).read())
         if held or one.state == "running":
             found.append(replace(one, held=held))
     return tuple(found)

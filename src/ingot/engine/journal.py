@@ -49,6 +49,11 @@ class Record:
     place: Place
     ref: str = ""
 
+    @property
+    def name(self) -> str:
+        """What people are told of it: its kind and its ref, or the token that it bears."""
+        return f"{self.kind} {self.ref or self.token}"
+
 
 def unfinished(lines: Iterable[str]) -> tuple[Record, ...]:
     """What a journal's lines leave open, newest first."""

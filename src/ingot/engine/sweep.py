@@ -75,7 +75,7 @@ def _sweep_one(
 ) -> None:
     journal = Journal(directory, run=directory.name)
     for record in journal.read():
-        named = f"{directory.name}: {record.kind} {record.ref or record.token}"
+        named = f"{directory.name}: {record.name}"
         try:
             resource = open_place(record.place, directory).resource(record.kind)
             gone = _remove(resource, record)

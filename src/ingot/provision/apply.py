@@ -94,9 +94,7 @@ class Provisioners:
                 # Imported when used: a build without Ansible does not pay for reading its configuration.
                 from ingot.provision.ansible import apply, start
 
-                expected = self._ahead is not None and self._ahead[0] is step
-                begun, self._ahead = (self._ahead, None) if expected else (None, self._ahead)
-                with contextlib.closing(begun[1] if begun else start(step, project=self._project)) as started:
+                with contextlib.closing(self._take(step) or start(step, project=self._project)) as started:
                     apply(step, machine, started=started, project=self._project, log=log, cancel=cancel)
             case SealStep():
                 from ingot.provision import seal
@@ -104,6 +102,13 @@ class Provisioners:
                 seal.apply(step, machine, subject=log.subject, emit=log.emit, cancel=cancel, log=log.path)
             case _:
                 assert_never(step)
+
+    def _take(self, step: Step) -> Started | None:
+        """What was started for this very step."""
+        if not self._ahead or self._ahead[0] is not step:
+            return None
+        started, self._ahead = self._ahead[1], None
+        return started
 
     @property
     def _project(self) -> AnsibleProject:

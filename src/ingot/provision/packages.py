@@ -20,7 +20,8 @@ from ingot.provision.log import StepLog
 from ingot.system import process, ssh
 
 _LOCK_SECONDS = 300
-_FRESH_MINUTES = 24 * 60
+FRESH_MINUTES = 24 * 60
+"""How old apt's lists may be to be used as they are."""
 _LISTS_TIMEOUT = Seconds(600.0)
 
 # $1: the epoch of the lock. The lists are fetched anew when there are none, when they are a day old, when a source or
@@ -32,7 +33,7 @@ mark=/var/lib/apt/lists/ingot-epoch
 stale() {{
   test -f "$mark" && test "$(cat "$mark")" = "$1" || return 0
   test -n "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*')" || return 0
-  test -z "$(find "$mark" -mmin +{_FRESH_MINUTES})" || return 0
+  test -z "$(find "$mark" -mmin +{FRESH_MINUTES})" || return 0
   test -n "$(find /etc/apt/sources.list /etc/apt/sources.list.d /etc/apt/keyrings /usr/share/keyrings \\
     /etc/apt/auth.conf.d -cnewer "$mark" 2>/dev/null)"
 }}

@@ -17,7 +17,7 @@ from ingot.ports import Cancel, SshAccess
 from ingot.system import process
 from ingot.system.files import write_atomically
 
-_MAKING = threading.Lock()
+_MAKING = threading.Lock()  # builds side by side share the run's key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,9 +40,8 @@ class Worker:
         self.root = f"{folder}/root"
         self._daemon = 0
         self._writable = False
-        self._mounted: list[
-            tuple[str, int]
-        ] = []  # mount points, each held open so that lost writes are told to us
+        # Mount points, each held open so that lost writes are told to us.
+        self._mounted: list[tuple[str, int]] = []
         self._init = 0
         self._network = 0
         self._saved: list[Saved] = []

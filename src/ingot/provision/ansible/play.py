@@ -251,11 +251,11 @@ def _make_order(
 
 def _look(machine: Machine) -> frozenset[str]:
     """Which of `python`, `apt`, `python3-apt` and apt's `lists`, no older than a day, the machine has."""
-    probe = """
+    probe = f"""
         command -v python3 >/dev/null && echo python
         command -v apt-get >/dev/null && echo apt
         ls /usr/lib/python3/dist-packages/apt_pkg*.so >/dev/null 2>&1 && echo python3-apt
-        find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -cmin -1440 | grep -q . && echo lists
+        find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -cmin -{packages.FRESH_MINUTES} | grep -q . && echo lists
         true"""
     done = ssh.run(machine.ssh, ["sh", "-c", probe], timeout=Seconds(60.0), check=False)
     if done.code:
