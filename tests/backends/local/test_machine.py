@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -204,6 +207,48 @@ def test_long_chain_is_flattened(site: Site, monkeypatch: pytest.MonkeyPatch) ->
     assert [layer.parent is None for layer in layers] == [False, False, True, False, False]
     with site.machine("ingot-long-look", layers[-1], purpose="look") as opened:
         assert sh(opened, "cat /root/n*").stdout.split() == list("01234")
+
+
+def test_layer_is_no_larger_than_what_was_written(site: Site) -> None:
+    """Nothing of the free blocks is in it, and what was freed meanwhile is given back."""
+    small = site.layer("small", "echo one > /root/one")
+    freed = site.layer("freed", "head -c 64M /dev/urandom > /root/random; sync; rm /root/random", small)
+    assert Path(small.ref).stat().st_size < 2 * 2**20
+    assert Path(freed.ref).stat().st_blocks * 512 < 4 * 2**20
+
+
+def test_disk_stays_in_sight_beside_a_machine_with_a_network(site: Site, tmp_path: Path) -> None:
+    """slirp4netns shuts itself in, and with shared mounts unmounts the disk's export for everybody."""
+    records = site.backend.store.chain(site.base.content)
+    assert records
+    overlay = tmp_path / "disk.qcow2"
+    chain.create(overlay, records[-1].disk)
+    with holder.hold(tmp_path / "ns") as held:
+        exported = held.export([*site.backend.store.files(records), overlay], writable=True)
+        held.mount()
+        held.start(visitors=[], run_files=[], sizes={"tmp": 2**20, "run": 2**20, "shm": 2**20})
+        assert held.outside(held.raw).stat().st_size == exported.size
+        held.stop()
+        held.settle()
+        assert held.outside(held.raw).stat().st_size == exported.size
+        held.unmount(trim=False)
+        held.unexport()
+
+
+def test_connection_is_buried_by_who_began_it(site: Site) -> None:
+    """Else the machine's end waits for the builder's process 1 to look after an orphan."""
+    with site.machine("ingot-hangup") as opened:
+        settings = opened.ssh.config.read_text()
+        line = next(line for line in settings.splitlines() if "ProxyCommand" in line)
+        words = shlex.split(line.split("ProxyCommand", 1)[1].strip().replace("%%", "%"))
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as connection:
+            assert connection.stdin and connection.stdout
+            assert connection.stdout.readline().startswith(b"SSH-2.0")
+            inside = psutil.Process(connection.pid).children(recursive=True)
+            connection.send_signal(signal.SIGHUP)
+            connection.stdin.close()
+            assert connection.wait(timeout=30) >= 0
+        assert inside and not any(process.is_running() for process in inside)
 
 
 def test_scan_sees_files_and_deleted_bytes(site: Site) -> None:

@@ -27,7 +27,9 @@ class Extent:
 def read_extents(path: Path, *, cancel: Cancel | None = None) -> tuple[Extent, ...]:
     """What a file of a chain itself holds, in the order of the disk; what reads as zeros is left out."""
     done = process.run(
-        ["qemu-img", "map", "--output=json", chain.nested([path])], timeout=Seconds(600.0), cancel=cancel
+        ["qemu-img", "map", "-U", "--output=json", chain.nested([path])],
+        timeout=Seconds(600.0),
+        cancel=cancel,
     )
     return tuple(
         Extent(start=item["start"], length=item["length"], place=item.get("offset"))

@@ -43,6 +43,9 @@ def main(words: list[str]) -> int:
     for number in (0, 1):
         os.close(number)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+    # ssh hangs up on us when the connection ends. Were we gone before our child, the machine could not end until the
+    # builder's own process 1 has looked after it, a second or two later on some.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 

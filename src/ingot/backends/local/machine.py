@@ -158,12 +158,12 @@ class Chroot:
         return self._chain[-1] if len(self._chain) < LONGEST else None
 
     def scan(self, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
-        """What the detached disk must not hold: in files and blocks that no earlier scan found clean."""
-        self.detach(trim=True)
-        held = self._open(cancel)
+        """What the disk must not hold: in files and blocks that no earlier scan found clean. Nothing runs on it then.
+
+        Read on the mount that the machine had, for the kernel knows much of the disk by now.
+        """
+        held = self._settle(cancel)
         paths = self._files()
-        held.export(paths, writable=False, cancel=cancel)
-        held.mount(read_only=True)
         try:
             records = (*self._chain, None)
             parts = [
@@ -176,6 +176,17 @@ class Chroot:
         finally:
             held.unmount(trim=False)
             held.unexport()
+
+    def _settle(self, cancel: Cancel) -> HeldDisk:
+        """The disk, mounted, with nothing that writes to it."""
+        held = self._open(cancel)
+        with self._whole_or_lost():
+            if not held.exported:
+                self._mount(held, cancel)
+            self._end_session()
+            held.stop()
+            held.settle()
+        return held
 
     def close(self) -> None:
         """Ends the machine with all it holds, and removes its folder."""

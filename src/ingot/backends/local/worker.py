@@ -26,6 +26,8 @@ from ingot.backends.local.chroot import Saved, become_init, head, place, take_ba
 
 Answer = dict[str, Any]
 
+_SETTLED = kernel.REMOUNT | kernel.READ_ONLY | kernel.NO_DEV | kernel.NO_ATIME
+
 
 class WorkerError(Exception):
     """What could not be done, for the answer."""
@@ -40,8 +42,8 @@ class Worker:
         self.root = f"{folder}/root"
         self._daemon = 0
         self._writable = False
-        # Mount points, each held open so that lost writes are told to us.
-        self._mounted: list[tuple[str, int]] = []
+        # Mount points, each held open so that lost writes are told to us, and whether free blocks are to be trimmed.
+        self._mounted: list[tuple[str, int, bool]] = []
         self._init = 0
         self._network = 0
         self._saved: list[Saved] = []
@@ -52,9 +54,13 @@ class Worker:
         pid_file = f"{self.disk}.pid"
         # In a mount namespace of its own, made before the disk is mounted: were the daemon the last process of the
         # one with the mount, it would unmount as it exits, and wait for itself to answer. What it mounts below
-        # `export` is seen here, for that is shared.
+        # `export` is seen here, for that is shared; no longer than that, or who unmounts it in a copy of these
+        # namespaces unmounts it here too. (slirp4netns does, which shuts itself in.)
+        folder = os.path.dirname(self.disk)
+        kernel.mount("", folder, flags=kernel.SHARED)
         apart = ["unshare", "--mount", "--propagation", "unchanged"]
         self.run([*apart, *argv, "--pidfile", pid_file, "--daemonize"])
+        kernel.mount("", folder, flags=kernel.PRIVATE)
         self._daemon = int(_read(pid_file))
         self._writable = writable
         with open(self.disk, "rb") as file:
@@ -70,21 +76,24 @@ class Worker:
         """Ends the storage daemon after it has written everything out."""
         if self._daemon:
             # The daemon would end with success whether or not its last tables found room; this tells.
-            file = os.open(self.disk, os.O_RDWR if self._writable else os.O_RDONLY)
-            try:
-                os.fsync(file)
-            except OSError as error:
-                raise WorkerError(
-                    f"what was written to the disk could not be kept: {error.strerror}"
-                ) from error
-            finally:
-                os.close(file)
+            self._write_out()
+            kernel.unmount(self.disk)
             os.kill(self._daemon, signal.SIGTERM)
             status = self._wait(self._daemon, 120.0)
             self._daemon = 0
             if status:
                 raise WorkerError(f"the storage daemon ended with status {status}")
         return {}
+
+    def _write_out(self) -> None:
+        """Makes the daemon write all that it holds, its tables too, into the disk's file."""
+        file = os.open(self.disk, os.O_RDWR if self._writable else os.O_RDONLY)
+        try:
+            os.fsync(file)
+        except OSError as error:
+            raise WorkerError(f"what was written to the disk could not be kept: {error.strerror}") from error
+        finally:
+            os.close(file)
 
     def resize(self, start: int, size: int) -> Answer:
         """Makes an unmounted ext4 file system as large as its partition."""
@@ -109,18 +118,19 @@ class Worker:
             raise WorkerError(f"/{below} of the disk is no folder, though a partition belongs there")
         window = [f"loop,offset={start},sizelimit={size}", *options]
         self.run(["mount", "-o", ",".join(window), self.disk, place])
-        self._mounted.append((place, os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)))
+        folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._mounted.append((place, folder, "discard" not in options))
         return {"device": _device(place)}
 
     def unmount(self, trim: bool) -> Answer:
-        """Trims free blocks if asked to, writes everything out and unmounts; fails where a write was lost."""
-        trimmed = 0
+        """Gives free blocks back if asked to, writes everything out and unmounts; fails where a write was lost."""
         while self._mounted:
-            place, folder = self._mounted.pop()
+            place, folder, trims = self._mounted.pop()
             device = _device(place)
             use = _use(device)
             try:
-                trimmed += _trim(folder) if trim else 0
+                if trim and trims:
+                    _trim(folder)
                 kernel.sync(folder)
             except OSError as error:
                 raise WorkerError(
@@ -131,7 +141,22 @@ class Worker:
             kernel.unmount(place)
             # The device is let go of when nothing, in whatever namespace, has the file system mounted any more.
             self._await_release(device, use)
-        return {"trimmed": trimmed}
+        return {}
+
+    def settle(self) -> Answer:
+        """Gives free blocks back and writes everything out; from then on the disk is mounted read-only."""
+        for mounted, folder, trims in self._mounted:
+            try:
+                if trims:
+                    _trim(folder)
+                kernel.sync(folder)
+                kernel.mount("", mounted, flags=_SETTLED)
+            except OSError as error:
+                raise WorkerError(
+                    f"what was written to the disk could not be kept: {error.strerror}"
+                ) from error
+        self._write_out()
+        return {}
 
     def _await_release(self, device: str, use: str) -> None:
         _until(lambda: _use(device) != use, 30.0, f"{device} stayed in use")
@@ -253,15 +278,14 @@ class Worker:
         return self._ended.pop(pid)
 
 
-def _trim(folder: int) -> int:
-    """Gives a mounted file system's free blocks back; returns how many bytes."""
+def _trim(folder: int) -> None:
+    """Gives a mounted file system's free blocks back."""
     try:
-        return kernel.trim(folder, 0, 2**63)
+        kernel.trim(folder)
     except OSError as error:
         # A partition that does not begin at a whole block: the layer is larger then, and the leak scan reads more.
-        if error.errno == errno.EOPNOTSUPP:
-            return 0
-        raise
+        if error.errno != errno.EOPNOTSUPP:
+            raise
 
 
 def _device(place: str) -> str:
@@ -355,7 +379,6 @@ def main(words: list[str]) -> None:
     export = os.path.dirname(worker.disk)
     os.mkdir(export)
     kernel.mount("ingot", export, "tmpfs", data="mode=0700,size=1m")
-    kernel.mount("", export, flags=kernel.SHARED)
     os.close(os.open(worker.disk, os.O_CREAT | os.O_WRONLY, 0o600))
     os.write(control, b'{"ready": true}')
     worker.serve()
