@@ -88,7 +88,10 @@ def main() -> None:
 
         sys.exit(shell_complete(root(), {}, "ingot", "_INGOT_COMPLETE", os.environ["_INGOT_COMPLETE"]))
     _hurry()
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    # All is closed by now. Python's end would look through every object for garbage, twice, which takes 0.1 s.
+    gc.freeze()
+    sys.exit(code)
 
 
 def _hurry() -> None:
