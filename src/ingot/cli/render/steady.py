@@ -168,11 +168,12 @@ def _check(event: CheckFinished) -> tuple[Line, ...]:
             sign = ("  - ", "dim")
         case _:
             assert_never(event.outcome)
+    # The name comes last: those of pytest are long.
     head: Line = (
         sign,
-        (f"{clean(event.check):<{_NAME}} ", ""),
         (f"{event.outcome:<7}", sign[1]),
-        (f"{format_seconds(event.seconds):>6}", "dim"),
+        (f"{format_seconds(event.seconds):>7}  ", "dim"),
+        (clean(event.check), ""),
     )
     if event.outcome != "failed":
         return (head,)
