@@ -88,7 +88,7 @@ def test_a_wish_to_stop_is_raised_and_nothing_is_left(project: Path, state: Path
     workspace = Workspace.open(project)
     with pytest.raises(CancelledError):
         workspace.build(emit=stop, cancel=flag)
-    assert memory(state).machines() == []
+    assert memory(state).shelf.machines() == []
     assert workspace.runs()[0].exit_code == 130
 
 
@@ -127,7 +127,7 @@ def test_a_backend_that_cannot_export_says_so(project: Path, state: Path) -> Non
 def test_a_lost_layer_is_built_again_as_a_new_version(project: Path, state: Path) -> None:
     workspace = Workspace.open(project)
     first = workspace.build(["node"]).outcomes[0]
-    memory(state).damage(first.layers[-2].key)
+    memory(state).shelf.damage(first.layers[-2].key)
     again = workspace.build(["node"]).outcomes[0]
     assert (again.status, again.version) == ("built", 2)
     assert [layer.status for layer in again.layers] == ["reused", "reused", "built", "built"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -193,9 +194,11 @@ def test_logs_draw_a_run_again(ingot: Ingot) -> None:
     assert (run["state"], run["verb"], run["plans"]) == ("done", "build", ["node/local"])
 
 
-def test_gc_keeps_what_the_newest_images_stand_on(ingot: Ingot) -> None:
+def test_gc_keeps_what_the_newest_images_stand_on(ingot: Ingot, state: Path) -> None:
     ingot("build", "--var", "greeting=old")
     ingot("build")
+    for layer in (state / "memory" / "layers").iterdir():
+        os.utime(layer, (0, 0))
     asked = ingot("gc", "--older-than", "1d", "--json")
     assert asked.code == 9
     assert "--yes" in asked.document["error"]["hint"]

@@ -17,13 +17,14 @@ import pytest
 from ingot import backends
 from ingot.api import adapters
 from ingot.api.workspace import Workspace
+from ingot.backends.memory.backend import MemoryBackend
+from ingot.backends.memory.steps import MemoryInventory, MemoryProvisioner
 from ingot.engine.run import Run
 from ingot.errors import ProvisionError
 from ingot.model.events import Emit, Output, TaskFinished
 from ingot.model.step import Step, describe
 from ingot.model.units import Seconds
 from ingot.ports import BackendSettings, Cancel, Machine
-from tests.engine.memory import MemoryBackend, MemoryInventory, MemoryProvisioner
 
 DEFINITION = """\
 name: acme
@@ -102,7 +103,7 @@ class Steps:
 
 def provisioner(workspace: Workspace, run: Run) -> Steps:
     store = memory(workspace.state.root)
-    inner = MemoryProvisioner(store=store, secrets=workspace.loaded.secrets)
+    inner = MemoryProvisioner(cloud=store, secrets=workspace.loaded.secrets)
     return Steps(inner=inner, directory=run.directory)
 
 
@@ -113,7 +114,7 @@ def world(state: Path) -> Iterator[None]:
         here = f"{open_memory.__module__}:open_memory"
         patch.setattr(backends, "KNOWN", dict.fromkeys(("local", "memory"), here))
         patch.setattr(adapters, "provisioner", provisioner)
-        patch.setattr(adapters, "inventory", lambda: MemoryInventory(store=memory(state)))
+        patch.setattr(adapters, "inventory", lambda workspace: MemoryInventory(cloud=memory(state)))
         patch.setenv("INGOT_STATE", str(state))
         yield
 

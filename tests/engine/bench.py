@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ingot.backends.memory.backend import Hook, MemoryBackend, no_hook
+from ingot.backends.memory.habits import Habits
+from ingot.backends.memory.steps import MemoryInventory, MemoryProvisioner
 from ingot.engine.build import build
 from ingot.engine.journal import Place
 from ingot.engine.records import Built
@@ -13,14 +16,13 @@ from ingot.engine.run import Run
 from ingot.engine.sweep import Swept, sweep
 from ingot.model.definition import DebootstrapBase
 from ingot.model.events import Event
+from ingot.model.image import Package
 from ingot.model.plan import Base, Layer, Plan, base_key, layer_key
 from ingot.model.secret import Secret
 from ingot.model.step import FilesStep, PackagesStep, SealStep, Step
 from ingot.model.units import Bytes, Seconds
-from ingot.ports import Cancel
+from ingot.ports import Cancel, Machine
 from ingot.system.waits import Flag
-
-from .memory import Fault, MemoryBackend, MemoryInventory, MemoryProvisioner, no_fault
 
 GIB = 2**30
 
@@ -81,18 +83,29 @@ def text(dest: str, content: str) -> FilesStep:
 PLAN = plan_of(packages("htop"), (text("/etc/motd", "hello"), packages("tmux")), packages("slurmd"))
 
 
+class Unsealed(MemoryInventory):
+    """Refuses to look at a disk that was sealed: its package database may be gone."""
+
+    def packages(self, machine: Machine) -> tuple[Package, ...]:
+        assert "seal" not in self.cloud.disk_of(machine.ref)["done"]
+        return MemoryInventory.packages(self, machine)
+
+
 @dataclass(kw_only=True, slots=True)
 class Workshop:
     """A state folder with a memory backend, and what happened in it."""
 
     root: Path
-    fault: Fault = no_fault
-    step_fault: Fault = no_fault
+    fault: Hook = no_hook
+    step_fault: Hook = no_hook
+    habits: Habits = Habits()
+    cloud: type[MemoryBackend] = MemoryBackend
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
     looked: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
 
     @property
     def runs(self) -> Path:
@@ -100,7 +113,13 @@ class Workshop:
 
     @property
     def store(self) -> MemoryBackend:
-        return MemoryBackend(root=self.root / "memory", fault=self.fault, counts=self.counts)
+        return self.cloud(
+            root=self.root / "memory",
+            habits=self.habits,
+            hook=self.fault,
+            counts=self.counts,
+            calls=self.calls,
+        )
 
     def build(
         self,
@@ -120,9 +139,9 @@ class Workshop:
                 run=run,
                 backend=self.store,
                 provisioner=MemoryProvisioner(
-                    store=self.store, fault=self.step_fault, secrets=self.secrets, applied=self.applied
+                    cloud=self.store, hook=self.step_fault, secrets=self.secrets, applied=self.applied
                 ),
-                inventory=MemoryInventory(store=self.store, looked=self.looked),
+                inventory=Unsealed(cloud=self.store, looked=self.looked),
                 secrets=self.secrets,
                 emit=run.emit,
                 cancel=cancel or Impatient(),

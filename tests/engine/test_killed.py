@@ -10,15 +10,23 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+from ingot.backends.memory.backend import MemoryBackend
+from ingot.backends.memory.habits import Habits
 from ingot.engine import trace
+from ingot.model.units import Seconds
+from ingot.ports import Cancel
 from ingot.testing import kill
 
 from .bench import GIB, Workshop, packages, plan_of, text
 
+T = TypeVar("T")
 PLAN = plan_of(packages("htop"), text("/etc/motd", "hello"), grow=16 * GIB)
 
 
@@ -58,7 +66,7 @@ def assert_clean(root: Path) -> None:
     """The next build works; then there are no machines, no open journals, and only whole layers."""
     after = Workshop(root=root)
     built = after.build(PLAN)
-    assert after.store.machines() == []
+    assert after.store.shelf.machines() == []
     assert list(after.runs.glob("*/journal.jsonl")) == []
     assert [image.digest for image in after.store.images.list({})] == [built.image.digest]
     for layer in after.store.layers.layers():
@@ -72,9 +80,50 @@ def test_killed_at_every_moment(tmp_path: Path) -> None:
     for number, _ in enumerate(names, start=1):
         root = tmp_path / str(number)
         assert killed_at(root, number) == signal.SIGKILL
-        left_something += bool(Workshop(root=root).store.machines())
+        left_something += bool(Workshop(root=root).store.shelf.machines())
         assert_clean(root)
     assert left_something > 5, "the kills never hit while a machine was there"
+
+
+def test_killed_at_every_call_to_a_cloud_that_lists_late(tmp_path: Path) -> None:
+    """Between the call and its answer too; what is not listed when the next build sweeps is swept by a later one."""
+    whole = Workshop(root=tmp_path / "whole")
+    whole.build(PLAN)
+    left_something = 0
+    for number in range(2 * sum(whole.calls.values())):
+        root = tmp_path / str(number)
+        assert in_process(partial(_killed_at_call, root, number)) == signal.SIGKILL
+        left_something += bool(Workshop(root=root).store.shelf.machines())
+        late = Workshop(root=root, habits=LATE)
+        late.build(PLAN)
+        time.sleep(LATE.lag)
+        late.sweep()
+        assert_clean(root)
+    assert left_something > 5, "the kills never hit while a machine was there"
+
+
+LATE = Habits(lag=Seconds(0.15))
+
+
+def _killed_at_call(root: Path, number: int) -> None:
+    """Builds; dies before (even numbers) or after (odd ones) a call to the cloud."""
+    passed = count()
+
+    class Cloud(MemoryBackend):
+        def ask(self, name: str, act: Callable[[], T], *, cancel: Cancel | None = None) -> T:
+            def dying() -> T:
+                die_at(next(passed))
+                answer = act()
+                die_at(next(passed))
+                return answer
+
+            return MemoryBackend.ask(self, name, dying, cancel=cancel)
+
+    def die_at(here: int) -> None:
+        if here == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Workshop(root=root, habits=LATE, cloud=Cloud).build(PLAN)
 
 
 def test_killed_again_and_again_a_build_ends_at_last(tmp_path: Path) -> None:

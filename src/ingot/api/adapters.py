@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ REQUIREMENTS = (
 
 if TYPE_CHECKING:
     from ingot.api.workspace import Workspace
+    from ingot.backends.memory.backend import MemoryBackend
     from ingot.engine.journal import Place
     from ingot.engine.run import Run
     from ingot.model.events import Emit
@@ -41,6 +42,8 @@ def open_backend(
     """The backend of this name. Without `project` it is opened for cleaning up alone: no definition is read."""
     from ingot import backends
 
+    if workspace.simulated is not None:
+        return _pretend(workspace.state.root, workspace.simulated)
     settings = BackendSettings(
         state=workspace.state.root,
         directory=directory,
@@ -95,12 +98,31 @@ def fetch_requirements(workspace: Workspace, *, emit: Emit, cancel: Cancel) -> N
 
 def provisioner(workspace: Workspace, run: Run) -> Provisioner:
     """What applies steps in this run."""
+    if workspace.simulated is not None:
+        from ingot.backends.memory.steps import MemoryProvisioner
+
+        return MemoryProvisioner(
+            cloud=_pretend(workspace.state.root, workspace.simulated), secrets=workspace.loaded.secrets
+        )
     return _Steps(workspace, run)
 
 
-def inventory() -> Inventory:
+def inventory(workspace: Workspace) -> Inventory:
     """What reads packages, release and kernel from a machine."""
+    if workspace.simulated is not None:
+        from ingot.backends.memory.steps import MemoryInventory
+
+        return MemoryInventory(cloud=_pretend(workspace.state.root, workspace.simulated))
     return _Contents()
+
+
+@cache
+def _pretend(state: Path, habits: str) -> MemoryBackend:
+    """The pretend cloud of a state folder, one for all that use it: it counts its calls."""
+    from ingot.backends.memory.backend import MemoryBackend
+    from ingot.backends.memory.habits import parse_habits
+
+    return MemoryBackend(root=state / "memory", habits=parse_habits(habits))
 
 
 class _Steps:

@@ -44,7 +44,9 @@ def build(workspace: Workspace, wish: Wish, *, emit: Emit, cancel: Cancel) -> Bu
     from ingot.stores.catalog import Catalog
 
     adapters.fetch_requirements(workspace, emit=emit, cancel=cancel)
-    plans = workspace.plans(wish.names, targets=wish.targets, locked=wish.locked, keep_pins=True, emit=emit)
+    plans = workspace.plans(
+        wish.names, targets=wish.targets, locked=wish.locked, keep_pins=workspace.simulated is None, emit=emit
+    )
     sweep(workspace.state.runs, adapters.open_place(workspace), emit=emit)
     finished = Finished()
     run = Run(
@@ -60,7 +62,8 @@ def build(workspace: Workspace, wish: Wish, *, emit: Emit, cancel: Cancel) -> Bu
             workspace=workspace, wish=wish, run=run, catalog=catalog, finished=finished, cancel=cancel
         )
         outcomes = _all(plans, batch)
-        write_packer_manifest(outcomes, folder=workspace.root, run=run)
+        if workspace.simulated is None:
+            write_packer_manifest(outcomes, folder=workspace.root, run=run)
         error = error_of(outcomes)
         run.exit_code = exit_code(error) if error else 0
         seconds = Seconds(run.clock.monotonic() - started)
@@ -174,7 +177,7 @@ class Batch:
         backend = adapters.open_backend(
             workspace, plan.backend, options=plan.options, directory=run.directory
         )
-        if not backend.layer(plan.base.key):
+        if workspace.simulated is None and not backend.layer(plan.base.key):
             from ingot.api.moved import tell_moved
 
             tell_moved(workspace.definition, plan, locked=self.wish.locked, emit=run.emit)
@@ -183,7 +186,7 @@ class Batch:
             run=run,
             backend=backend,
             provisioner=adapters.provisioner(workspace, run),
-            inventory=adapters.inventory(),
+            inventory=adapters.inventory(workspace),
             secrets=workspace.loaded.secrets,
             emit=run.emit,
             cancel=self.cancel,

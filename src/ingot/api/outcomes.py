@@ -25,6 +25,8 @@ class Built:
     seconds: Seconds = Seconds(0.0)
     saved: Seconds = Seconds(0.0)
     """How long the layers that were reused once took to build."""
+    simulated: bool = False
+    """Whether all of it happened in a pretend cloud."""
 
 
 def as_record(error: IngotError, **facts: Any) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class Workspace:
     variables: Mapping[str, str] = field(default_factory=dict)
     var_files: Sequence[Path] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    simulated: str | None = None
+    """The habits of the pretend cloud that stands in for every backend; None for the real ones."""
 
     @classmethod
     def open(
@@ -170,17 +172,25 @@ class Workspace:
         check: bool = False,
         locked: bool = False,
         jobs: int = 1,
+        simulate: str | None = None,
         emit: Emit = ignore,
         cancel: Cancel | None = None,
     ) -> Built:
         """Builds images and records them, `jobs` of them at once; one that fails does not keep others from being
-        tried (`Built.error`). With several jobs `emit` is called from several threads, by one at a time."""
+        tried (`Built.error`). With several jobs `emit` is called from several threads, by one at a time.
+
+        With `simulate` all of it happens in a pretend cloud of these habits ("" for none), and leaves nothing.
+        """
         from ingot.api import building
 
         wish = building.Wish(
             names=names, targets=targets, no_cache=no_cache, check=check, locked=locked, jobs=jobs
         )
-        return building.build(self, wish, emit=emit, cancel=cancel or _never())
+        if simulate is None:
+            return building.build(self, wish, emit=emit, cancel=cancel or _never())
+        from ingot.api import simulating
+
+        return simulating.build(self, wish, habits=simulate, emit=emit, cancel=cancel or _never())
 
     def check(
         self,

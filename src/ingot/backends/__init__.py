@@ -17,6 +17,7 @@ GROUP = "ingot.backends"
 
 KNOWN: Mapping[str, str] = {
     "local": "ingot.backends.local.backend:open_backend",
+    "memory": "ingot.backends.memory.backend:open_backend",
 }
 """Where our own backends are: `module:attribute`."""
 

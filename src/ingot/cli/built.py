@@ -38,6 +38,13 @@ _TARGET = click.option("--target", "targets", multiple=True, metavar="TARGET", h
     metavar="N",
     help="Build so many images at once.  [default: 1]",
 )
+@click.option("--simulate", is_flag=True, help="Build in a pretend cloud: nothing is made or recorded.")
+@click.option(
+    "--simulate-with",
+    "habits",
+    metavar="HABITS",
+    help="The same in one that behaves so: boot=20s,lag=2s,machines=3,throttle=5,fail=freeze:2",
+)
 @click.pass_obj
 def build_command(
     options: Options,
@@ -47,6 +54,8 @@ def build_command(
     check: bool,
     locked: bool,
     jobs: int,
+    simulate: bool,
+    habits: str | None,
 ) -> int:
     """Build images, reusing every layer that is there already.
 
@@ -65,6 +74,7 @@ def build_command(
             check=check,
             locked=locked,
             jobs=jobs,
+            simulate="" if simulate and habits is None else habits,
             emit=emit,
             cancel=cancel,
         )
@@ -78,6 +88,8 @@ def finish(session: Session, built: Built) -> int:
     error = error_of(built.outcomes)
     if session.options.json:
         document = plain({"run": built.run, "outcomes": built.outcomes, "saved_seconds": built.saved})
+        if built.simulated:
+            document["simulated"] = True
         print_document(document if error is None else {**document, "error": as_data(error)})
     else:
         show(answers.outcomes(built))

@@ -2,7 +2,7 @@
 
 A file of JSON lines, each durable before the deed that follows it:
 
-    {"do": "open", "token": "ingot-20261121-103045-ab12-1", "kind": "local.machine", "place": {…}, "at": 1795256645}
+    {"do": "open", "token": "ingot-20261121-103045-ab12-1", "kind": "local.machine", "place": {…}, "at": 1795256645.312}
     {"do": "made", "token": "…", "ref": "…"}       it exists and this is its name
     {"do": "shut", "token": "…"}                   it is gone
 
@@ -48,6 +48,8 @@ class Record:
     kind: str
     place: Place
     ref: str = ""
+    at: float = 0.0
+    """When it was opened, in seconds since the epoch."""
 
     @property
     def name(self) -> str:
@@ -63,7 +65,8 @@ def unfinished(lines: Iterable[str]) -> tuple[Record, ...]:
         token = Token(str(entry.get("token", "")))
         match entry.get("do"):
             case "open":
-                found[token] = Record(token=token, kind=str(entry["kind"]), place=_place(entry))
+                at = float(entry.get("at", 0.0))
+                found[token] = Record(token=token, kind=str(entry["kind"]), place=_place(entry), at=at)
             case "made" if token in found:
                 found[token] = replace(found[token], ref=str(entry["ref"]))
             case "shut":
@@ -91,7 +94,7 @@ class Journal:
             self._number += 1
             token = Token(f"ingot-{self._run}-{self._number}")
         where = {"backend": place.backend, "location": place.location, "options": dict(place.options)}
-        at = round(self._clock.now().timestamp())
+        at = round(self._clock.now().timestamp(), 3)
         self._write({"do": "open", "token": token, "kind": kind, "place": where, "at": at})
         return token
 

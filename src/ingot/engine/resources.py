@@ -74,6 +74,8 @@ class Resources:
 
     def _close(self, entry: _Open) -> None:
         ref = entry.ref or entry.resource.find(entry.token)
+        if not ref and entry.resource.settles:
+            return  # it may still come to be listed: its record stays, for a later sweep
         if ref:
             point(f"before delete {entry.resource.kind}")
             entry.resource.delete(ref)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ingot.engine.journal import NAME, Journal, Place, Record
 from ingot.engine.run import LOCK
-from ingot.errors import NotFoundError, RefusedError
+from ingot.errors import NotFoundError, RefusedError, TransientError
 from ingot.model.events import Emit, ResourceClosed, Warned, ignore
-from ingot.model.units import Seconds
+from ingot.model.units import Seconds, format_seconds
 from ingot.ports import Backend, Resource
 from ingot.system.locks import try_lock
 
@@ -78,7 +79,7 @@ def _sweep_one(
         named = f"{directory.name}: {record.name}"
         try:
             resource = open_place(record.place, directory).resource(record.kind)
-            gone = _remove(resource, record)
+            gone = _remove(resource, record, age=Seconds(time.time() - record.at))
             journal.shut(record.token)
         except Exception as error:  # whatever it is: the other leftovers still want removing
             left.append(named)
@@ -90,9 +91,14 @@ def _sweep_one(
     journal.close()
 
 
-def _remove(resource: Resource, record: Record) -> str:
-    """Deletes the thing and returns its ref; "" where it never came to be."""
+def _remove(resource: Resource, record: Record, *, age: Seconds) -> str:
+    """Deletes the thing and returns its ref; "" where it never came to be.
+
+    Raises TransientError for what is not seen, and so young that this does not say that it is not there.
+    """
     ref = record.ref or resource.find(record.token) or ""
     if ref:
         resource.delete(ref)
+    elif max(age, 0.0) < resource.settles:
+        raise TransientError(f"it was asked for {format_seconds(age)} ago and may still come to be listed")
     return ref

@@ -61,6 +61,7 @@ class MachineResource:
         self._hosts = hosts
         self._spec = spec
         self.kind = kind
+        self.settles = Seconds(0.0)
 
     def create(self, token: Token) -> str:
         """Makes the machine, detached. Raises BackendError where this computer can't, before anything is made."""

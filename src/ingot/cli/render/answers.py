@@ -77,6 +77,8 @@ def outcomes(value: Built) -> tuple[Line, ...]:
     for outcome in value.outcomes:
         if outcome.digest:
             lines += _outcome(outcome)
+    if value.simulated:
+        lines.append((("simulated: nothing was made or recorded", "dim"),))
     if value.saved >= 1:
         lines.append(((f"reused layers saved {format_seconds(value.saved)}", "dim"),))
     return tuple(lines)
@@ -95,7 +97,7 @@ def _outcome(value: Outcome) -> list[Line]:
     lines = [head]
     if value.checks:
         lines.append((("  checks  ", "dim"), _check_count(value.checks)))
-    return [*lines, *_labelled("  image   ", value.ref)]
+    return [*lines, *_labelled("  image   ", value.ref)] if value.ref else lines
 
 
 def failures(values: Sequence[Outcome]) -> tuple[Line, ...]:
