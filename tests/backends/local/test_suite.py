@@ -1,0 +1,52 @@
+"""The local backend passes what every backend passes, on real disks."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ingot.backends.local.backend import LocalBackend, open_backend
+from ingot.model.image import LayerRef
+from ingot.ports import BackendSettings, Machine
+from ingot.testing.backend_suite import BackendSuite
+from tests.backends.local.test_killed import find_leftovers, own_loops
+from tests.local_fixtures import Site, cached_base, sh, site
+
+__all__ = ["cached_base", "site"]
+pytestmark = pytest.mark.local
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalSubject:
+    """Implements `backend_suite.Subject`."""
+
+    state: Path
+    base: LayerRef
+    loops: frozenset[str]
+
+    def open(self, directory: Path) -> LocalBackend:
+        return open_backend(BackendSettings(state=self.state, directory=directory, root=self.state))
+
+    def write(self, machine: Machine, path: str, text: str) -> None:
+        sh(machine, f"printf %s {shlex.quote(text)} > {shlex.quote(path)}")
+
+    def read(self, machine: Machine, path: str) -> str | None:
+        done = sh(machine, f"cat {shlex.quote(path)}", check=False)
+        return None if done.code else done.stdout
+
+    def left(self) -> Sequence[str]:
+        found = find_leftovers(str(self.state), self.loops)
+        folders = (str(path) for path in (self.state / "local" / "work").glob("*"))
+        return [*folders, *found.processes, *found.mounts, *found.loops]
+
+
+class TestLocal(BackendSuite):
+    every = 4
+
+    @pytest.fixture
+    def subject(self, site: Site) -> LocalSubject:
+        return LocalSubject(state=site.state, base=site.base, loops=own_loops())
