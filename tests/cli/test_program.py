@@ -158,6 +158,53 @@ def test_finished_layers_are_kept_for_the_next_build(ingot: Ingot, project: Path
     assert [layer["status"] for layer in outcome["layers"]].count("reused") == 3
 
 
+def test_from_a_step_on_everything_is_made_anew_once(ingot: Ingot) -> None:
+    before = ingot("build", "--json").document["outcomes"]
+    said = ingot("build", "--from-step", "motd", "--json")
+    node, big = said.document["outcomes"]
+    statuses = [[layer["status"] for layer in one["layers"]] for one in (node, big)]
+    # What `big-node` continues is the layer that this very run has made.
+    assert statuses == [["reused", "reused", "built", "built"], ["reused"] * 3 + ["built"] * 2]
+    assert [one["digest"] for one in before] != [node["digest"], big["digest"]]
+    again = ingot("build", "--json").document["outcomes"]
+    assert [one["digest"] for one in again] == [node["digest"], big["digest"]]
+
+
+@pytest.mark.parametrize("name", ["packages", "packages htop tmux"])
+def test_a_step_goes_by_its_layer_or_as_plans_show_it(ingot: Ingot, name: str) -> None:
+    ingot("build", "node")
+    (node,) = ingot("build", "node", "--from-step", name, "--json").document["outcomes"]
+    assert [layer["status"] for layer in node["layers"]] == ["reused"] + ["built"] * 3
+
+
+def test_a_step_that_no_image_has_is_told_before_anything_is_made(ingot: Ingot, state: Path) -> None:
+    said = ingot("build", "--from-step", "mot")
+    assert said.code == 2
+    assert "'mot'" in said.err and "did you mean `motd`" in said.err
+    assert not (state / "runs").exists()
+
+
+def test_without_cache_a_child_stands_on_what_this_run_made(ingot: Ingot) -> None:
+    ingot("build")
+    node, big = ingot("build", "--no-cache", "--json").document["outcomes"]
+    assert [layer["status"] for layer in node["layers"]] == ["built"] * 4
+    assert [layer["status"] for layer in big["layers"]] == ["reused"] * 3 + ["built"] * 2
+
+
+def test_a_deadline_ends_the_build_and_keeps_finished_layers(
+    ingot: Ingot, project: Path, state: Path
+) -> None:
+    write_project(project, DEFINITION.replace("[hwloc]", "[endless]"))
+    said = ingot("build", "--deadline", "2s", "--json")
+    assert said.code == 7
+    node, big = said.document["outcomes"]
+    assert node["status"] == "built" and big["status"] == "failed"
+    assert "did not end within 2.0s" in big["error"]["message"]
+    assert [layer["status"] for layer in big["layers"]] == ["reused"] * 3
+    assert not list((state / "memory" / "machines").glob("*.json"))
+    assert ingot("build", "--deadline", "soon").code == 2
+
+
 def test_events_are_appended_to_a_file(ingot: Ingot, tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     ingot("build", "node", "--events", str(file))

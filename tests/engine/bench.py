@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ingot.engine.sweep import Swept, sweep
 from ingot.model.definition import DebootstrapBase
 from ingot.model.events import Event
 from ingot.model.image import Package
-from ingot.model.plan import Base, Layer, Plan, base_key, layer_key
+from ingot.model.plan import Base, Layer, LayerKey, Plan, base_key, layer_key
 from ingot.model.secret import Secret
 from ingot.model.step import FilesStep, PackagesStep, SealStep, Step
 from ingot.model.units import Bytes, Seconds
@@ -91,6 +91,10 @@ class Unsealed(MemoryInventory):
         return MemoryInventory.packages(self, machine)
 
 
+ALL = (PLAN.base.key, *(layer.key for layer in PLAN.layers))
+"""The keys of the plan: nothing of it is reused."""
+
+
 @dataclass(kw_only=True, slots=True)
 class Workshop:
     """A state folder with a memory backend, and what happened in it."""
@@ -126,7 +130,7 @@ class Workshop:
         plan: Plan = PLAN,
         *,
         cancel: Cancel | None = None,
-        use_cache: bool = True,
+        anew: Collection[LayerKey] = (),
         keys: Mapping[str, str] | None = None,
     ) -> Built:
         """One build as the façade does it: sweep first, then a run of its own."""
@@ -145,7 +149,7 @@ class Workshop:
                 secrets=self.secrets,
                 emit=run.emit,
                 cancel=cancel or Impatient(),
-                use_cache=use_cache,
+                anew=anew,
             )
 
     def sweep(self, *, names: Sequence[str] = ()) -> Swept:

@@ -32,7 +32,7 @@ from ingot.model.secret import Secret, placeholder
 from ingot.model.units import Seconds
 from ingot.system.waits import Flag
 
-from .bench import GIB, PLAN, Impatient, Workshop, packages, plan_of, text
+from .bench import ALL, GIB, PLAN, Impatient, Workshop, packages, plan_of, text
 
 
 def failing(where: str, error: BaseException, *, times: int = 10**6) -> Callable[[str], None]:
@@ -121,7 +121,7 @@ def test_a_grown_disk_is_a_layer_on_a_fresh_machine(workshop: Workshop) -> None:
 
 def test_without_cache_everything_is_made_anew_and_replaces_what_was(workshop: Workshop) -> None:
     first = workshop.build()
-    anew = workshop.build(use_cache=False)
+    anew = workshop.build(anew=ALL)
     assert statuses(anew) == ["built"] * 5
     assert anew.image.digest != first.image.digest
     assert workshop.counts["bases"] == 2
@@ -132,7 +132,7 @@ def test_after_a_failure_without_cache_the_next_build_goes_on_from_what_is_fresh
     old = workshop.build()
     workshop.step_fault = failing("packages tmux", ProvisionError("no"), times=1)
     with pytest.raises(ProvisionError):
-        workshop.build(use_cache=False)
+        workshop.build(anew=ALL)
     built = workshop.build()
     assert statuses(built) == ["reused", "reused", "built", "built", "built"]
     assert built.image.digest != old.image.digest

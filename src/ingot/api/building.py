@@ -18,7 +18,7 @@ from ingot.model.units import Bytes, Seconds
 if TYPE_CHECKING:
     from ingot.api.workspace import Workspace
     from ingot.engine.run import Run
-    from ingot.model.plan import Plan
+    from ingot.model.plan import LayerKey, Plan
     from ingot.ports import Cancel
     from ingot.stores import packer_manifest
     from ingot.stores.catalog import Catalog
@@ -33,6 +33,10 @@ class Wish:
     no_cache: bool = False
     check: bool = False
     locked: bool = False
+    from_step: str = ""
+    """The step that is applied anew, with all after it, whatever is there."""
+    deadline: Seconds | None = None
+    """How long all of it may take."""
     jobs: int = 1
     """How many images are built at once, each in a thread of its own."""
 
@@ -40,6 +44,7 @@ class Wish:
 def build(workspace: Workspace, wish: Wish, *, emit: Emit, cancel: Cancel) -> Built:
     """Plans, sweeps what dead runs left, builds, records; a failed image does not keep others from being tried."""
     from ingot.engine.run import Run
+    from ingot.engine.steps import Deadline
     from ingot.engine.sweep import sweep
     from ingot.stores.catalog import Catalog
 
@@ -47,6 +52,7 @@ def build(workspace: Workspace, wish: Wish, *, emit: Emit, cancel: Cancel) -> Bu
     plans = workspace.plans(
         wish.names, targets=wish.targets, locked=wish.locked, keep_pins=workspace.simulated is None, emit=emit
     )
+    _refuse_unknown_step(plans, wish.from_step)
     sweep(workspace.state.runs, adapters.open_place(workspace), emit=emit)
     finished = Finished()
     run = Run(
@@ -58,6 +64,11 @@ def build(workspace: Workspace, wish: Wish, *, emit: Emit, cancel: Cancel) -> Bu
     )
     with run, Catalog(workspace.state.catalog) as catalog:
         started = run.clock.monotonic()
+        if wish.deadline is not None:
+            hint = (
+                "finished layers are kept, and the next build goes on from them; `--deadline` sets the limit"
+            )
+            cancel = Deadline(cancel, clock=run.clock, seconds=wish.deadline, what="the build", hint=hint)
         batch = Batch(
             workspace=workspace, wish=wish, run=run, catalog=catalog, finished=finished, cancel=cancel
         )
@@ -88,6 +99,15 @@ def _all(plans: Sequence[Plan], batch: Batch) -> tuple[Outcome, ...]:
 
     with ThreadPoolExecutor(jobs, thread_name_prefix="build") as executor:
         return run_all(list(known), lambda one: batch.build(known[one]), executor=executor, after=continued)
+
+
+def _refuse_unknown_step(plans: Sequence[Plan], name: str) -> None:
+    from ingot.definition.suggest import did_you_mean
+    from ingot.planning.names import find_step
+
+    if name and all(find_step(plan, name) is None for plan in plans):
+        known = list(dict.fromkeys(layer.name for plan in plans for layer in plan.layers))
+        raise PlanError(f"no image has a step {name!r}", hint=did_you_mean(name, known))
 
 
 def saved_by_reuse(catalog: Catalog, project: str, outcomes: Sequence[Outcome]) -> Seconds:
@@ -143,6 +163,8 @@ class Batch:
     finished: Finished
     cancel: Cancel
     failed: set[tuple[str, str]] = field(default_factory=set)
+    made: set[LayerKey] = field(default_factory=set)
+    """What this run has made: an image that continues another one stands on it, though all was to be made anew."""
 
     def build(self, plan: Plan) -> Outcome:
         """The outcome of one plan, recorded. Raises CancelledError, and what is no error of ours."""
@@ -170,6 +192,16 @@ class Batch:
         if (parent, plan.target) in self.failed:
             raise PlanError(f"not tried, because {parent}, which it continues, has failed")
 
+    def _anew(self, plan: Plan) -> frozenset[LayerKey]:
+        from ingot.planning.names import find_step
+
+        if self.wish.no_cache:
+            keys = (plan.base.key, *(layer.key for layer in plan.layers))
+        else:
+            first = find_step(plan, self.wish.from_step) if self.wish.from_step else None
+            keys = () if first is None else tuple(layer.key for layer in plan.layers[first:])
+        return frozenset(keys) - self.made
+
     def _made(self, plan: Plan) -> Outcome:
         from ingot.engine.build import build as make
 
@@ -190,8 +222,9 @@ class Batch:
             secrets=workspace.loaded.secrets,
             emit=run.emit,
             cancel=self.cancel,
-            use_cache=not self.wish.no_cache,
+            anew=self._anew(plan),
         )
+        self.made.update(layer.key for layer in built.layers if layer.status == "built")
         version = self.catalog.record(
             plan.project, built.image, target=plan.target, run=run.id, manifest=built.manifest
         )

@@ -172,6 +172,8 @@ class Workspace:
         check: bool = False,
         locked: bool = False,
         jobs: int = 1,
+        from_step: str = "",
+        deadline: Seconds | None = None,
         simulate: str | None = None,
         emit: Emit = ignore,
         cancel: Cancel | None = None,
@@ -179,12 +181,22 @@ class Workspace:
         """Builds images and records them, `jobs` of them at once; one that fails does not keep others from being
         tried (`Built.error`). With several jobs `emit` is called from several threads, by one at a time.
 
+        `from_step` is applied anew with all after it, whatever layers are there. When the `deadline` is over, what runs
+        is ended and its machine removed; finished layers are kept.
+
         With `simulate` all of it happens in a pretend cloud of these habits ("" for none), and leaves nothing.
         """
         from ingot.api import building
 
         wish = building.Wish(
-            names=names, targets=targets, no_cache=no_cache, check=check, locked=locked, jobs=jobs
+            names=names,
+            targets=targets,
+            no_cache=no_cache,
+            check=check,
+            locked=locked,
+            jobs=jobs,
+            from_step=from_step,
+            deadline=deadline,
         )
         if simulate is None:
             return building.build(self, wish, emit=emit, cancel=cancel or _never())

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ingot.cli.complete import images
-from ingot.cli.options import Options, Verb
+from ingot.cli.options import Options, Verb, quantity
 from ingot.cli.render import answers
 from ingot.cli.session import Session
 from ingot.cli.trouble import as_data, print_document, show
 from ingot.model.digest import plain
+from ingot.model.units import parse_seconds
 
 if TYPE_CHECKING:
     from ingot.api.outcomes import Built
@@ -38,6 +39,8 @@ _TARGET = click.option("--target", "targets", multiple=True, metavar="TARGET", h
     metavar="N",
     help="Build so many images at once.  [default: 1]",
 )
+@click.option("--from-step", default="", metavar="STEP", help="Apply this step and all after it anew.")
+@click.option("--deadline", default="", metavar="TIME", help="End after so long, such as `2h`; exit code 7.")
 @click.option("--simulate", is_flag=True, help="Build in a pretend cloud: nothing is made or recorded.")
 @click.option(
     "--simulate-with",
@@ -54,6 +57,8 @@ def build_command(
     check: bool,
     locked: bool,
     jobs: int,
+    from_step: str,
+    deadline: str,
     simulate: bool,
     habits: str | None,
 ) -> int:
@@ -74,6 +79,8 @@ def build_command(
             check=check,
             locked=locked,
             jobs=jobs,
+            from_step=from_step,
+            deadline=quantity("--deadline", deadline, parse_seconds),
             simulate="" if simulate and habits is None else habits,
             emit=emit,
             cancel=cancel,

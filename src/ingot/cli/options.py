@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from ingot.errors import DefinitionError
+from ingot.errors import DefinitionError, UsageError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +58,14 @@ def merge(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> Options:
         else:
             merged[field.name] = after or before or field.default
     return Options(**merged)
+
+
+def quantity(option: str, text: str, parse: Callable[[str], T]) -> T | None:
+    """What an option's text comes to; None without any. Raises UsageError naming the option."""
+    try:
+        return parse(text) if text else None
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
 
 
 class Verb(click.Command):

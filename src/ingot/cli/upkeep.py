@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import click
 
-from ingot.cli.options import Options, Verb
+from ingot.cli.options import Options, Verb, quantity
 from ingot.cli.render import answers
 from ingot.cli.session import Session
 from ingot.errors import LeftoverError, UsageError
 from ingot.model.units import Seconds, parse_bytes, parse_seconds
-
-T = TypeVar("T")
 
 
 @click.command(
@@ -29,8 +24,8 @@ def gc_command(options: Options, max_size: str, older_than: str) -> None:
 
     Layers of the newest version of an image, and layers in use at this moment, always stay.
     """
-    size = _quantity("--max-size", max_size, parse_bytes)
-    age = _quantity("--older-than", older_than, parse_seconds)
+    size = quantity("--max-size", max_size, parse_bytes)
+    age = quantity("--older-than", older_than, parse_seconds)
     session = Session(options)
     columns = session.screen.columns
     found = session.workspace.gc(max_size=size, older_than=age, dry_run=True)
@@ -61,7 +56,7 @@ def sweep_command(options: Options, runs: tuple[str, ...], strays: bool, older_t
     if strays:
         if runs:
             raise UsageError("--strays looks for what no run is known of", hint="leave out the run's name")
-        return _sweep_strays(session, _quantity("--older-than", older_than, parse_seconds) or Seconds(0.0))
+        return _sweep_strays(session, quantity("--older-than", older_than, parse_seconds) or Seconds(0.0))
     with session.working() as (emit, _):
         swept = session.workspace.sweep(runs, dry_run=options.dry_run, emit=emit)
     session.answer(swept, answers.swept(swept.removed, swept.left, dry_run=options.dry_run))
@@ -109,10 +104,3 @@ def completion_command(shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     click.echo(kind(root(), {}, "ingot", "_INGOT_COMPLETE").source())
-
-
-def _quantity(option: str, text: str, parse: Callable[[str], T]) -> T | None:
-    try:
-        return parse(text) if text else None
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from error

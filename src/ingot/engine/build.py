@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 
@@ -31,16 +31,16 @@ def build(
     secrets: Mapping[str, Secret],
     emit: Emit,
     cancel: Cancel,
-    use_cache: bool = True,
+    anew: Collection[LayerKey] = (),
 ) -> Built:
     """Makes the image of a plan, from as many layers as are there already.
 
-    Without `use_cache` every layer is made anew and takes the place of the old one. Finished layers stay whatever
-    happens later, so the same build goes on where a failed one stopped. Raises the step's error (ProvisionError,
+    The layers `anew`, the last ones of the plan, are made in any case and take the place of the old ones. Finished
+    layers stay whatever happens later, so the same build goes on where a failed one stopped. Raises the step's error (ProvisionError,
     DeadlineError, …), LeakError, BackendError, CancelledError; see `Resources` for LeftoverError.
     """
     started = run.clock.monotonic()
-    standing = standing_layers(plan, backend.layer) if use_cache else ()
+    standing = standing_layers(plan, lambda key: None if key in anew else backend.layer(key))
     emit(BuildStarted(subject=plan.subject, layers=layer_names(plan), reused=len(standing)))
     records = Records(plan, clock=run.clock, emit=emit)
     with (
@@ -50,7 +50,7 @@ def build(
         bench = Bench(plan, run=run.id, hosts=backend.hosts, held=held, emit=emit, cancel=cancel)
         work = Work(run, bench, provisioner=provisioner, inventory=inventory, secrets=secrets)
         with Baton(lambda key: backend.lock(key, emit=emit, cancel=cancel)) as baton:
-            top = _pile(standing, work, records=records, baton=baton, backend=backend, use_cache=use_cache)
+            top = _pile(standing, work, records=records, baton=baton, backend=backend, anew=anew)
             image = _register(plan, top, backend=backend, labels=bench.labels, emit=emit)
     seconds = Seconds(run.clock.monotonic() - started)
     emit(
@@ -78,7 +78,7 @@ def _pile(
     records: Records,
     baton: Baton,
     backend: Backend,
-    use_cache: bool,
+    anew: Collection[LayerKey],
 ) -> LayerRef | None:
     """The plan's layers one on the other, from those that stand to the last; returns that one."""
     bench, plan = work.bench, work.bench.plan
@@ -89,11 +89,11 @@ def _pile(
         bench.cancel.check()
         key = layer_keys(plan)[index]
         baton.take(key)
-        found = backend.layer(key) if use_cache else None  # somebody else may have made it meanwhile
+        found = None if key in anew else backend.layer(key)  # somebody else may have made it meanwhile
         if found and _stands_on(found, top):
             top = records.reused(index, found)
         elif top is None:
-            top = records.built(index, partial(bench.make_base, fresh=not use_cache))
+            top = records.built(index, partial(bench.make_base, fresh=key in anew))
         else:
             following = plan.layers[index] if index < len(plan.layers) else None
             make = partial(work.make_layer, plan.layers[index - 1], on=top, following=following)

@@ -7,7 +7,17 @@ import re
 from collections.abc import Sequence
 from typing import assert_never
 
-from ingot.model.step import FilesStep, PackagesStep, PlaybookStep, RolesStep, ScriptStep, SealStep, Step
+from ingot.model.plan import Plan
+from ingot.model.step import (
+    FilesStep,
+    PackagesStep,
+    PlaybookStep,
+    RolesStep,
+    ScriptStep,
+    SealStep,
+    Step,
+    describe,
+)
 
 _LONGEST = 40
 _UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
@@ -26,6 +36,16 @@ def layer_names(base: str, parts: Sequence[tuple[tuple[Step, ...], int | None]])
         taken.add(name)
         names.append(name)
     return tuple(names)
+
+
+def find_step(plan: Plan, name: str) -> int | None:
+    """Which layer of a plan has a step of this name (the layer's own name, the step as plans show it, or a role's)."""
+    for number, layer in enumerate(plan.layers):
+        names = {layer.name, *(describe(step) for step in layer.steps)}
+        names |= {role for step in layer.steps if isinstance(step, RolesStep) for role in step.roles}
+        if name in names:
+            return number
+    return None
 
 
 def _wanted(steps: Sequence[Step]) -> str:

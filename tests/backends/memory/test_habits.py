@@ -7,7 +7,7 @@ import pytest
 from ingot.backends.memory.habits import Habits, parse_habits
 from ingot.errors import BackendError, UsageError
 from ingot.model.units import Seconds
-from tests.engine.bench import PLAN, Workshop
+from tests.engine.bench import ALL, PLAN, Workshop
 from tests.engine.conftest import workshop
 
 __all__ = ["workshop"]
@@ -93,5 +93,5 @@ def test_the_quota_is_named(workshop: Workshop) -> None:
     workshop.store.shelf.put_machine("somebody-else", {"disk": {}, "on": "", "made": 0.0})
     workshop.habits = Habits(machines=1)
     with pytest.raises(BackendError, match="quota of 1 machine"):
-        workshop.build(use_cache=False)
+        workshop.build(anew=ALL)
     assert workshop.store.shelf.machines() == ["somebody-else"]
