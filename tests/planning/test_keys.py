@@ -71,6 +71,7 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "layer": _word,
     "timeout": st.floats(1, 100).map(Seconds),
     "retries": st.integers(0, 5),
+    "machine": st.sampled_from(["chroot", "booted"]),
 }
 _TYPES = (PackagesStep, RolesStep, PlaybookStep, ScriptStep, FilesStep, SealStep)
 

@@ -16,7 +16,7 @@ from ingot.definition.steps import is_wanted, read_step, to_steps
 from ingot.definition.targets import usable_name
 from ingot.errors import Problem
 from ingot.model.definition import ImageDefinition
-from ingot.model.step import Step
+from ingot.model.step import MachineKind, Step
 from ingot.model.units import parse_bytes, parse_seconds
 
 _SECRETS = re.compile(r"images\..*\.steps\[\d+\]\.(vars|script\.(inline|args|env)|files(\[\d+\])?\.text)\b.*")
@@ -207,7 +207,13 @@ def _read_image(
         frame = filled
     model = validate(ImageModel, frame, path=path, problems=problems, partial=True)
     steps = _read_steps(
-        written, name=variant.name if variant else name, path=path, scope=inner, made=made, problems=problems
+        written,
+        name=variant.name if variant else name,
+        path=path,
+        scope=inner,
+        made=made,
+        problems=problems,
+        machine=model.machine if model else "chroot",
     )
     if model is None or variant is None:
         return
@@ -250,7 +256,14 @@ def _image(model: ImageModel, variant: Variant, node: Table, steps: tuple[Step, 
 
 
 def _read_steps(
-    node: Node | None, *, name: str, path: Path, scope: Scope, made: Images, problems: list[Problem]
+    node: Node | None,
+    *,
+    name: str,
+    path: Path,
+    scope: Scope,
+    made: Images,
+    problems: list[Problem],
+    machine: MachineKind,
 ) -> tuple[Step, ...]:
     """The steps whose `when` holds; the place of each is noted."""
     found: list[Step] = []
@@ -266,7 +279,7 @@ def _read_steps(
         problems.extend(told)
         if not wanted:
             continue
-        for step in to_steps(model, item, fallback_layer=f"files-{index + 1}"):
+        for step in to_steps(model, item, fallback_layer=f"files-{index + 1}", machine=machine):
             made.steps[name, len(found)] = Origin(node=item, path=at)
             found.append(step)
     return tuple(found)

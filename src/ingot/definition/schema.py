@@ -134,6 +134,12 @@ class LocalBaseModel(
     """What a base is on the local backend: `debootstrap: <suite>` or `image: <path or URL>`."""
 
 
+_MACHINE = (
+    "What it runs on: `chroot`, where no service starts, or `booted`, the whole system with its services; "
+    "what the image says, or `chroot`, where nothing is said."
+)
+
+
 class _Step(_Model):
     when: Annotated[
         Annotated[bool, Tag("<bool>")] | Annotated[str, Tag("<text>")],
@@ -149,6 +155,7 @@ class _Step(_Model):
     layer: Name | None = Field(
         default=None, description="Neighbouring steps that name the same layer share it."
     )
+    machine: Literal["chroot", "booted"] | None = Field(default=None, description=_MACHINE)
 
 
 class _Ansible(_Step):
@@ -309,6 +316,10 @@ class ImageModel(_Model):
         default=None, description="The disk's size; the target's or the parent's where nothing is said."
     )
     check_timeout: Duration = Field(default="15m", description="How long booting and checking may take.")
+    machine: Literal["chroot", "booted"] = Field(
+        default="chroot",
+        description="What its steps run on, where they say nothing else: `chroot` or `booted`.",
+    )
 
 
 class DefinitionModel(_Model):

@@ -20,7 +20,16 @@ from ingot.definition.schema import (
 )
 from ingot.definition.when import WhenError, decide
 from ingot.errors import Problem
-from ingot.model.step import FilesStep, PackagesStep, Place, PlaybookStep, RolesStep, ScriptStep, Step
+from ingot.model.step import (
+    FilesStep,
+    MachineKind,
+    PackagesStep,
+    Place,
+    PlaybookStep,
+    RolesStep,
+    ScriptStep,
+    Step,
+)
 from ingot.model.units import parse_seconds
 
 
@@ -42,12 +51,15 @@ def is_wanted(
         return False
 
 
-def to_steps(model: AnyStep, node: Node, *, fallback_layer: str) -> tuple[Step, ...]:
+def to_steps(
+    model: AnyStep, node: Node, *, fallback_layer: str, machine: MachineKind = "chroot"
+) -> tuple[Step, ...]:
     """The model's steps for a written one: a list of files is a step for each, in a layer that they share."""
     common: dict[str, Any] = {
         "place": node.place,
         "layer": model.layer or "",
         "timeout": parse_seconds(model.timeout),
+        "machine": model.machine or machine,
         "retries": model.retries,
     }
     match model:

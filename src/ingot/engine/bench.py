@@ -10,6 +10,7 @@ from ingot.engine.trace import point
 from ingot.model.events import Emit
 from ingot.model.image import LayerRef
 from ingot.model.plan import Layer, LayerKey, Plan
+from ingot.model.step import MachineKind
 from ingot.model.units import Bytes
 from ingot.ports import Cancel, Holder, Machine, MachineHost, MachineSpec
 
@@ -32,6 +33,7 @@ class Bench:
         }
         self._held = held
         self._ref = ""
+        self._kind: MachineKind = "chroot"
         self._top: LayerRef | None = None
 
     def make_base(self, *, fresh: bool) -> LayerRef:
@@ -41,16 +43,19 @@ class Bench:
         point("after base")
         return made
 
-    def machine_on(self, top: LayerRef, *, disk: Bytes | None = None) -> Machine:
-        """A reachable machine whose disk is what `top` holds: the one that made it, or a fresh one.
+    def machine_on(
+        self, top: LayerRef, *, kind: MachineKind = "chroot", disk: Bytes | None = None
+    ) -> Machine:
+        """A reachable machine of a kind whose disk is what `top` holds: the one that made it, or a fresh one.
 
         A fresh one too where the disk has to grow, or where somebody else made `top` meanwhile.
         """
-        if self._ref and (disk is not None or self._top != top):
+        if self._ref and (disk is not None or self._top != top or self._kind != kind):
             self._held.close(self._ref)
             self._ref = ""
         if not self._ref:
-            spec = MachineSpec(parent=top, arch=self.plan.arch, disk=disk, labels=self.labels)
+            spec = MachineSpec(parent=top, kind=kind, arch=self.plan.arch, disk=disk, labels=self.labels)
+            self._kind = kind
             self._ref = self._held.open(self.hosts.machine(spec))
             self._top = top
         return self.hosts.attach(self._ref, emit=self.emit, cancel=self.cancel)

@@ -42,7 +42,7 @@ class Work:
         bench = self.bench
         if layer.steps:
             self._provisioner.expect(layer.steps[0])
-        machine = bench.machine_on(on, disk=layer.grow)
+        machine = bench.machine_on(on, kind=layer.machine, disk=layer.grow)
         if layer.seals:
             self.contents = read_contents(self._inventory, machine)
         for step in layer.steps:

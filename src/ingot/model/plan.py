@@ -8,7 +8,7 @@ from typing import Any, NewType
 
 from ingot.model.definition import Arch, BaseSource
 from ingot.model.digest import Digest, digest, plain
-from ingot.model.step import HOW, SealStep, Step, step_key
+from ingot.model.step import HOW, MachineKind, SealStep, Step, step_key
 from ingot.model.units import Bytes, Seconds
 
 SCHEMA = 1
@@ -45,6 +45,11 @@ class Layer:
     """The size that the disk has from this layer on, where `from` grows it."""
     revs: Mapping[str, str] = field(default_factory=dict)
     """The `rev` of each secret of its steps that has one: it counts in place of the value."""
+
+    @property
+    def machine(self) -> MachineKind:
+        """The kind of machine that its steps want."""
+        return self.steps[0].machine if self.steps else "chroot"
 
     @property
     def seals(self) -> bool:

@@ -8,7 +8,7 @@ step is run, not what it leaves behind.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
 
 from ingot.model.digest import NO_DIGEST, Digest, plain
@@ -16,6 +16,12 @@ from ingot.model.units import Seconds
 
 HOW: dict[str, Any] = {"key": False}
 """Field metadata: this field does not decide what the step leaves behind."""
+
+IF_SET: dict[str, Any] = {"key": "if set"}
+"""Field metadata: this field counts where it is not its default; so that one added later moves no key."""
+
+MachineKind = Literal["chroot", "booted"]
+"""What a step may run on: the disk alone, or the system on it, booted."""
 
 Json = Mapping[str, Any]
 
@@ -44,6 +50,7 @@ class _Common:
     """Neighbouring steps that name the same layer share it."""
     timeout: Seconds = field(default=Seconds(3600.0), metadata=HOW)
     retries: int = field(default=0, metadata=HOW)
+    machine: MachineKind = field(default="chroot", metadata=IF_SET)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,10 +143,18 @@ Step = PackagesStep | RolesStep | PlaybookStep | ScriptStep | FilesStep | SealSt
 
 
 def step_key(step: Step) -> dict[str, Any]:
-    """What of a step decides what it leaves behind: every field but those marked `HOW`."""
-    return {
-        f.name: plain(getattr(step, f.name)) for f in fields(step) if f.metadata.get("key", True) is not False
-    }
+    """What of a step decides what it leaves behind: every field but those marked `HOW`, and `IF_SET` where it is set."""
+    return {f.name: plain(getattr(step, f.name)) for f in fields(step) if _counts(f, getattr(step, f.name))}
+
+
+def _counts(field: Field[Any], value: object) -> bool:
+    match field.metadata.get("key", True):
+        case False:
+            return False
+        case "if set":
+            return bool(value != field.default)
+        case _:
+            return True
 
 
 def describe(step: Step) -> str:

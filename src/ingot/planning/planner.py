@@ -141,7 +141,7 @@ def _layers(
                 )
             disk = one.disk
             parts.append(((), disk))
-        parts += [(part, None) for part in _grouped([next(rest) for _ in one.steps])]
+        parts += [(_on_one_machine(part), None) for part in _grouped([next(rest) for _ in one.steps])]
     parts.append(((SealStep(),), None))
     layers: list[Layer] = []
     parent = base.key
@@ -172,6 +172,17 @@ def _grouped(steps: Sequence[Step]) -> Iterator[tuple[Step, ...]]:
     """Neighbours that name the same layer together, every other step alone."""
     for _, group in groupby(enumerate(steps), key=lambda item: item[1].layer or item[0]):
         yield tuple(step for _, step in group)
+
+
+def _on_one_machine(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    kinds = {step.machine for step in steps}
+    if len(kinds) > 1:
+        raise PlanError(
+            f'the steps that share the layer "{steps[0].layer}" ({steps[0].place}) want different machines: '
+            f"{' and '.join(sorted(kinds))}",
+            hint="give them the same `machine`, or layers of their own",
+        )
+    return steps
 
 
 def _check_target(image: ImageDefinition, target: Target, backends: Collection[str]) -> None:

@@ -80,7 +80,8 @@ def open_backend(settings: BackendSettings) -> LocalBackend:
 
         return bases.make_base(base, disk, settings=settings, emit=emit, cancel=cancel)
 
-    kinds = {"chroot": _chroot(settings, store), "vm": _virtual(folder, store)}
+    chroot = _chroot(settings, store)
+    kinds = {"chroot": chroot, "booted": chroot, "vm": _virtual(folder, store)}
     return LocalBackend(folder, kinds=kinds, store=store, make_base=make_base)
 
 

@@ -114,7 +114,7 @@ def _write_run(files: list[Any]) -> None:
         os.mkdir(folder)
         os.chmod(folder, mode)
     for path, text, mode in files:
-        _write(path, text, mode)
+        write(path, text, mode)
 
 
 def place(visitors: list[Any]) -> list[Saved]:
@@ -178,10 +178,10 @@ def _put(what: Saved, path: str) -> None:
     if "link" in what:
         os.symlink(what["link"], path)
     else:
-        _write(path, what["text"], what["mode"])
+        write(path, what["text"], what["mode"])
 
 
-def _write(path: str, text: str, mode: int) -> None:
+def write(path: str, text: str, mode: int) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         os.fchmod(file, mode)

@@ -15,8 +15,9 @@ from ingot.backends.local import confine, kernel
 # The pid namespace first: it takes effect on the child, and only the child enters the others, so that this
 # process holds none of the machine's mounts.
 _SPACES = (
+    # The user namespace last: it gives up what entering the others needs.
     ("ipc", kernel.NEW_IPC), ("uts", kernel.NEW_UTS), ("net", kernel.NEW_NET), ("cgroup", kernel.NEW_CGROUP),
-    ("mnt", kernel.NEW_NAMESPACE),
+    ("mnt", kernel.NEW_NAMESPACE), ("user", kernel.NEW_USER),
 )  # fmt: skip
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -31,6 +32,9 @@ def main(words: list[str]) -> int:
         return 255
     if os.fstat(spaces["pid"]).st_ino != int(inode):
         return 255
+    own = os.stat("/proc/self/ns/user").st_ino  # noqa: PTH116 - pathlib would cost a good part of the start
+    if os.fstat(spaces["user"]).st_ino == own:
+        del spaces["user"]  # a chroot machine's is ours, and one's own cannot be entered
     kernel.enter(spaces["pid"], kernel.NEW_PID)
     # Not readable through /proc from the first moment inside on.
     kernel.hide("ingot-enter")
@@ -52,7 +56,12 @@ def main(words: list[str]) -> int:
 def _become(spaces: dict[str, int], argv: list[str]) -> None:
     program = confine.call_filter()
     for name, kind in _SPACES:
-        kernel.enter(spaces[name], kind)
+        if name in spaces:
+            kernel.enter(spaces[name], kind)
+    if "user" in spaces:
+        os.setgroups([])
+        os.setgid(0)
+        os.setuid(0)
     os.setsid()
     os.chdir("/")
     kernel.new_keyring()

@@ -20,7 +20,8 @@ from ingot.model.units import Seconds
 from ingot.ports import Cancel, Finding, Holder, Machine, MachineSpec, Needle, Resource, Token
 from ingot.system import locks, process
 
-KINDS = {"chroot": "local.machine", "vm": "local.vm"}
+KINDS = {"chroot": "local.machine", "booted": "local.machine", "vm": "local.vm"}
+"""What the journal calls each kind of machine. A booted one is left, and removed, as a chroot is."""
 BASE_KIND = "local.base"
 _TOOLS = ("qemu-storage-daemon", "qemu-img", "slirp4netns", "unshare", "nsenter", "mount", "ssh", "sfdisk")
 
@@ -123,11 +124,11 @@ class LocalHosts:
         if spec.kind not in self._kinds:
             known = ", ".join(sorted(self._kinds))
             raise BackendError(f"the local backend has no {spec.kind} machines yet", hint=f"it has: {known}")
-        if spec.kind == "chroot":
+        if spec.kind in ("chroot", "booted"):
             from ingot.backends.local.holder import refuse_without_root
 
             refuse_without_root()
-            refuse_missing_tools()
+            refuse_missing_tools((*_TOOLS, "systemd-nspawn") if spec.kind == "booted" else _TOOLS)
         return MachineResource(self, KINDS[spec.kind], spec)
 
     def attach(self, ref: str, *, emit: Emit, cancel: Cancel) -> Machine:
@@ -214,9 +215,9 @@ def refuse_foreign_arch(arch: str) -> None:
         )
 
 
-def refuse_missing_tools() -> None:
-    """Raises BackendError naming every program that chroot machines need and that is not installed."""
-    missing = [name for name in _TOOLS if not process.have(name)]
+def refuse_missing_tools(names: Sequence[str]) -> None:
+    """Raises BackendError naming every one of these programs that is not installed."""
+    missing = [name for name in names if not process.have(name)]
     if missing:
         raise BackendError(
             f"these programs are not installed: {', '.join(missing)}",

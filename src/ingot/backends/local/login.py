@@ -25,6 +25,9 @@ CHROOT_ENVIRONMENT = {
 }
 
 
+BOOTED_ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive"}
+
+
 def sshd_config(environment: Mapping[str, str], *, pam: bool) -> str:
     """The whole configuration of the machine's sshd; `environment` is what every login gets."""
     pairs = " ".join(f"{name}={value}" for name, value in sorted(environment.items()))

@@ -20,11 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from ingot.backends.local import chain, login, network, scans
+from ingot.backends.local import booted, chain, container, login, network, scans
 from ingot.backends.local.grow import grow_file_system, grow_partition
 from ingot.backends.local.holder import HeldDisk, hold
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
+from ingot.backends.local.visitors import visitors
 from ingot.errors import BackendError, IngotError, RefusedError
 from ingot.model.digest import plain
 from ingot.model.events import Emit
@@ -36,27 +37,6 @@ from ingot.system.waits import Flag, poll
 LONGEST = 24
 """Files in a chain; a layer that would make it longer is stored flat, with nothing below it."""
 
-_POLICY = "#!/bin/sh\n# No service starts during a build.\nexit 101\n"
-_SYSCTL = """\
-#!/bin/sh
-# During a build the kernel is the builder's, and its settings are not the image's to change: what the image's files
-# say holds from its first boot on. Questions are answered by the real program.
-for word; do
-  case $word in
-    -w | --write | -p* | --load* | --system | [!-]*=*) exit 0 ;;
-  esac
-done
-for real in /usr/sbin/sysctl /sbin/sysctl; do
-  [ ! -x "$real" ] || exec "$real" "$@"
-done
-echo "sysctl: not installed" >&2
-exit 127
-"""
-_SUDOERS = 'Defaults env_keep += "{}"\n'
-_KEPT_BY_SUDO = (
-    "SYSTEMD_OFFLINE debian_chroot DEBIAN_FRONTEND *_proxy *_PROXY SSL_CERT_FILE REQUESTS_CA_BUNDLE"
-)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChrootMachine:
@@ -64,7 +44,7 @@ class ChrootMachine:
 
     ref: str
     ssh: SshAccess
-    kind: Literal["chroot"] = "chroot"
+    kind: Literal["chroot", "booted"] = "chroot"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +69,7 @@ class Chroot:
         self._session = ExitStack()  # what is there while it is attached
         self._held: HeldDisk | None = None
         self._access: SshAccess | None = None
+        self._init = 0
         self._lost = False  # something failed halfway: what was written may not be whole
 
     @property
@@ -114,16 +95,28 @@ class Chroot:
     def attach(self, *, emit: Emit, cancel: Cancel) -> ChrootMachine:
         """Mounts the disk and starts the machine, if that is not so already."""
         if not self._access:
-            self._access = self._run(cancel)
-        return ChrootMachine(ref=self._folder.name, ssh=self._access)
+            self._access = self._run(emit, cancel)
+        return ChrootMachine(
+            ref=self._folder.name, ssh=self._access, kind="booted" if self._boots else "chroot"
+        )
 
-    def _run(self, cancel: Cancel) -> SshAccess:
+    @property
+    def _boots(self) -> bool:
+        return self._spec.kind == "booted"
+
+    def _run(self, emit: Emit, cancel: Cancel) -> SshAccess:
         held = self._open(cancel)
         with self._whole_or_lost():
             self._mount(held, cancel)
-            shadow, sshd = held.read("/etc/shadow", "/usr/sbin/sshd")
+            shadow, sshd, *system = held.read("/etc/shadow", "/usr/sbin/sshd", *booted.SYSTEMS)
             login.refuse_without_sshd(sshd is not None)
-            return self._start(held, pam=login.needs_pam(shadow or ""), cancel=cancel)
+            if self._boots:
+                booted.refuse_without_system(any(system))
+            access = self._start(held, pam=login.needs_pam(shadow or ""), cancel=cancel)
+            if self._boots:
+                console = self._folder / booted.CONSOLE
+                booted.wait_until_up(access, self._init, console=console, emit=emit, cancel=cancel)
+            return access
 
     def detach(self, *, trim: bool) -> None:
         """Ends what runs on the machine and unmounts; its file is complete then. Detached already is fine."""
@@ -250,19 +243,22 @@ class Chroot:
     def _start(self, held: HeldDisk, *, pam: bool, cancel: Cancel) -> SshAccess:
         around = self._around
         proxies = network.proxy_environment(around.environment)
-        environment = {**login.CHROOT_ENVIRONMENT, **proxies}
+        own = login.BOOTED_ENVIRONMENT if self._boots else login.CHROOT_ENVIRONMENT
+        environment = {**own, **proxies}
         apt = network.apt_conf(proxies, downloads=around.downloads is not None)
         name = self._folder.name
-        init = held.start(
-            visitors=_visitors(),
-            run_files=[
-                *login.run_files(around.keys, name, environment, pam=pam),
-                *network.certificate_files(around.environment),
-                ("/run/ingot/apt.conf", apt, 0o644),
-            ],
-            sizes=_sizes(),
-            cancel=cancel,
-        )
+        run_files = [
+            *login.run_files(around.keys, name, environment, pam=pam),
+            *network.certificate_files(around.environment),
+            ("/run/ingot/apt.conf", apt, 0o644),
+        ]
+        placed = visitors(booted=self._boots)
+        if self._boots:
+            console = self._folder / booted.CONSOLE
+            init = held.boot(visitors=placed, run_files=run_files, name=name, console=console, cancel=cancel)
+        else:
+            init = held.start(visitors=placed, run_files=run_files, sizes=_sizes(), cancel=cancel)
+        self._init = init
         sockets = login.socket_folder(self._folder)
         login.clear_sockets(sockets)
         access = login.write_access(around.keys, name, init, sockets=sockets)
@@ -283,18 +279,6 @@ class Chroot:
         source = chain.nested(self._files())
         process.run(["qemu-img", "convert", "-O", "qcow2", source, str(flat)], timeout=Seconds(3600.0))
         return flat
-
-
-def _visitors() -> list[dict[str, object]]:
-    """Files that are on the disk while a machine runs on it, and not in any layer."""
-    return [
-        {"path": "/usr/sbin/policy-rc.d", "text": _POLICY, "mode": 0o755},
-        {"path": "/usr/local/sbin/sysctl", "text": _SYSCTL, "mode": 0o755, "only_if_missing": True},
-        {"path": "/etc/resolv.conf", "text": network.RESOLV_CONF, "mode": 0o644},
-        {"path": "/etc/hosts", "text": "127.0.0.1 localhost\n", "mode": 0o644, "only_if_missing": True},
-        {"path": "/etc/apt/apt.conf.d/99ingot", "link": "/run/ingot/apt.conf"},
-        {"path": "/etc/sudoers.d/ingot", "text": _SUDOERS.format(_KEPT_BY_SUDO), "mode": 0o440},
-    ]
 
 
 def _sizes() -> dict[str, int]:
@@ -333,6 +317,13 @@ def remove_work(folder: Path) -> None:
             deadline=Seconds(60.0),
             cancel=Flag(),
         )
+    poll(
+        lambda: container.remove_group(folder.name) or None,
+        what=f"the end of all processes of {folder.name}",
+        every=Seconds(0.02),
+        deadline=Seconds(60.0),
+        cancel=Flag(),
+    )
     files.remove(login.socket_folder(folder))
     files.remove(folder)
 

@@ -8,29 +8,25 @@ Paths of the disk are never resolved from here, for links on it may point anywhe
 """
 
 # Without pathlib, whose imports would cost a good part of the start-up time.
-# ruff: noqa: PTH102, PTH112, PTH119, PTH120, PTH123
+# ruff: noqa: PTH102, PTH112, PTH119, PTH120, PTH123, PTH116
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import signal
 import stat
-import time
-from collections.abc import Callable
 from typing import Any
 
-from ingot.backends.local import kernel, layout
+from ingot.backends.local import container, forks, kernel, layout
 from ingot.backends.local.chroot import Saved, become_init, head, place, take_back
+from ingot.backends.local.forks import WorkerError
 
 Answer = dict[str, Any]
 
 _SETTLED = kernel.REMOUNT | kernel.READ_ONLY | kernel.NO_DEV | kernel.NO_ATIME
-
-
-class WorkerError(Exception):
-    """What could not be done, for the answer."""
 
 
 class Worker:
@@ -45,7 +41,9 @@ class Worker:
         # Mount points, each held open so that lost writes are told to us, and whether free blocks are to be trimmed.
         self._mounted: list[tuple[str, int, bool]] = []
         self._init = 0
+        self._leader = 0  # of a booted system: its own first process, a child of the one that boots it
         self._network = 0
+        self._group = ""
         self._saved: list[Saved] = []
         self._ended: dict[int, int] = {}
 
@@ -61,7 +59,7 @@ class Worker:
         apart = ["unshare", "--mount", "--propagation", "unchanged"]
         self.run([*apart, *argv, "--pidfile", pid_file, "--daemonize"])
         kernel.mount("", folder, flags=kernel.PRIVATE)
-        self._daemon = int(_read(pid_file))
+        self._daemon = int(forks.read(pid_file))
         self._writable = writable
         with open(self.disk, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -159,17 +157,17 @@ class Worker:
         return {}
 
     def _await_release(self, device: str, use: str) -> None:
-        _until(lambda: _use(device) != use, 30.0, f"{device} stayed in use")
+        forks.until(lambda: _use(device) != use, 30.0, f"{device} stayed in use")
 
     def start(
         self, visitors: list[Any], run_files: list[Any], sizes: dict[str, int], network: bool
     ) -> Answer:
         """Starts a machine: namespaces of its own with the disk as root. Its init reports itself on the socket."""
-        self._saved = _inside(self.root, lambda: place(visitors))
+        self._saved = forks.inside(self.root, lambda: place(visitors))
         read, write = os.pipe()
         child = os.fork()
         if not child:
-            _or_die(lambda: self._fork_init(write, run_files, sizes))
+            forks.or_die(lambda: self._fork_init(write, run_files, sizes))
         os.close(write)
         with os.fdopen(read) as pipe:
             text = pipe.read()
@@ -178,8 +176,33 @@ class Worker:
             raise WorkerError(text or "the machine's namespaces could not be made")
         self._init = int(text)
         if network:
-            self._start_network()
+            self._start_network(self._init)
         return {}
+
+    def boot(self, visitors: list[Any], run_files: list[Any], name: str, console: str) -> Answer:
+        """Boots the system that is on the disk. The answer tells its pid namespace, by the number of its inode."""
+        if not self._group:
+            container.prepare()
+        self._group = name
+        self._saved = forks.inside(self.root, lambda: place(visitors))
+        output = os.open(console, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._init = forks.spawn(container.argv(name, self.root), output=output)
+        os.close(output)
+
+        def started() -> bool:
+            self._reap()
+            if self._init in self._ended:
+                raise WorkerError(
+                    f"systemd-nspawn ended with status {self._ended.pop(self._init)}: {forks.tail(console)}"
+                )
+            self._leader = container.find_leader(self._init)
+            return bool(self._leader)
+
+        forks.until(started, 60.0, "the system's first process did not start")
+        # Its user namespace owns its network, so it is there only now.
+        self._start_network(self._leader)
+        forks.apart(lambda: container.write_files(self._leader, run_files))
+        return {"space": os.stat(f"/proc/{self._leader}/ns/pid").st_ino}
 
     def _fork_init(self, write: int, run_files: list[Any], sizes: dict[str, int]) -> None:
         # A pid namespace begins with the next child, and that child is to be ours: hence two forks.
@@ -197,7 +220,7 @@ class Worker:
         else:
             become_init(self.root, self.control, run_files, sizes)
 
-    def _start_network(self) -> None:
+    def _start_network(self, pid: int) -> None:
         read, write = os.pipe()
         os.set_inheritable(write, True)
         words = [
@@ -208,7 +231,7 @@ class Worker:
             "--enable-seccomp",
         ]
         argv = ["slirp4netns", *words, f"--ready-fd={write}", "--netns-type=path"]
-        self._network = _spawn([*argv, f"/proc/{self._init}/ns/net", "tap0"])
+        self._network = forks.spawn([*argv, f"/proc/{pid}/ns/net", "tap0"])
         os.close(write)
         with os.fdopen(read, "rb") as pipe:
             if pipe.read(1) != b"1":
@@ -216,19 +239,38 @@ class Worker:
 
     def stop(self) -> Answer:
         """Ends whatever runs on the machine, and takes back the files that were placed on its disk."""
+        self._power_off()
         for pid in (self._init, self._network):
             if pid:
                 os.kill(pid, signal.SIGKILL)
                 self._wait(pid, 60.0)
         self._init = self._network = 0
+        if self._group:
+            forks.until(
+                lambda: container.remove_group(self._group), 30.0, "the machine's cgroup stayed in use"
+            )
         if self._saved:
             saved, self._saved = self._saved, []
-            _inside(self.root, lambda: take_back(saved))
+            forks.inside(self.root, lambda: take_back(saved))
         return {}
+
+    def _power_off(self) -> None:
+        """Has a booted system end its services and itself; after half a minute it is ended anyway."""
+        leader, self._leader = self._leader, 0
+        if not leader:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(leader, container.POWER_OFF)
+        try:
+            self._wait(self._init, 30.0)
+            self._init = 0
+        except WorkerError:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(leader, signal.SIGKILL)
 
     def read(self, paths: list[str]) -> Answer:
         """The beginnings of files on the mounted disk, as Latin-1; None for what is not a file."""
-        return {"texts": _inside(self.root, lambda: [head(path) for path in paths])}
+        return {"texts": forks.inside(self.root, lambda: [head(path) for path in paths])}
 
     def run(self, argv: list[str], text: str = "", accept: tuple[int, ...] = ()) -> Answer:
         """Runs a short-lived tool of this computer in these namespaces; its output is in the answer."""
@@ -236,7 +278,7 @@ class Worker:
         given = os.memfd_create("input")
         os.write(given, text.encode())
         os.lseek(given, 0, os.SEEK_SET)
-        pid = _spawn(argv, output=output, given=given)
+        pid = forks.spawn(argv, output=output, given=given)
         status = self._wait(pid, 600.0)
         os.lseek(output, 0, os.SEEK_SET)
         with os.fdopen(output, errors="replace") as file:
@@ -274,7 +316,7 @@ class Worker:
             self._reap()
             return pid in self._ended
 
-        _until(ended, seconds, f"process {pid} did not end")
+        forks.until(ended, seconds, f"process {pid} did not end")
         return self._ended.pop(pid)
 
 
@@ -290,7 +332,7 @@ def _trim(folder: int) -> None:
 
 def _device(place: str) -> str:
     """The device that is mounted on a place."""
-    for line in _read("/proc/self/mountinfo").splitlines():
+    for line in forks.read("/proc/self/mountinfo").splitlines():
         words = line.split(" ")
         if words[4] == place:
             return words[words.index("-") + 2]
@@ -303,68 +345,9 @@ def _use(device: str) -> str:
     if not os.path.isdir(f"{state}/loop"):
         return ""
     try:
-        return _read(f"{state}/diskseq").strip()
+        return forks.read(f"{state}/diskseq").strip()
     except FileNotFoundError:  # before Linux 5.15
         return "in use"
-
-
-def _until(done: Callable[[], bool], seconds: float, problem: str) -> None:
-    deadline = time.monotonic() + seconds
-    pause = 0.0005
-    while not done():
-        if time.monotonic() > deadline:
-            raise WorkerError(f"{problem} within {seconds:.0f} s")
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.02)
-
-
-def _inside(root: str, act: Callable[[], Any]) -> Any:
-    """What `act` gives back in a process whose root is the disk, where its links lead nowhere else."""
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
-
-        def work() -> None:
-            os.chdir(root)
-            os.chroot(".")
-            try:
-                answer = {"value": act()}
-            except OSError as error:
-                answer = {"error": str(error)}
-            with os.fdopen(write, "w") as pipe:
-                json.dump(answer, pipe)
-
-        _or_die(work)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        answer = json.loads(pipe.read() or '{"error": "the helper process ended"}')
-    os.waitpid(child, 0)
-    if "error" in answer:
-        raise WorkerError(answer["error"])
-    return answer["value"]
-
-
-def _or_die(act: Callable[[], None]) -> None:
-    try:
-        act()
-    finally:
-        os._exit(0)
-
-
-def _spawn(argv: list[str], *, output: int = -1, given: int = -1) -> int:
-    null = os.open(os.devnull, os.O_RDWR)
-    try:
-        streams = [(given if given >= 0 else null, 0), (output if output >= 0 else null, 1)]
-        streams.append((streams[1][0], 2))
-        actions = [(os.POSIX_SPAWN_DUP2, here, there) for here, there in streams]
-        return os.posix_spawnp(argv[0], argv, os.environ, file_actions=actions)
-    finally:
-        os.close(null)
-
-
-def _read(path: str) -> str:
-    with open(path) as file:
-        return file.read()
 
 
 def main(words: list[str]) -> None:

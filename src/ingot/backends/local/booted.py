@@ -1,0 +1,84 @@
+"""Waiting for a booted system, and telling what keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ingot.errors import BackendError, TransientError
+from ingot.model.events import Emit, Warned
+from ingot.model.units import Seconds
+from ingot.ports import Cancel, SshAccess
+from ingot.system import ssh
+from ingot.system.process import Completed
+from ingot.system.waits import poll
+
+CONSOLE = "boot.log"
+SYSTEMS = ("/usr/lib/systemd/systemd", "/lib/systemd/systemd")
+PATIENCE = Seconds(180.0)
+_ENDED = ("running", "degraded", "maintenance")
+_ASK = """
+state=$(systemctl is-system-running 2>/dev/null)
+echo "$state"
+[ "$state" != degraded ] || systemctl list-units --failed --plain --no-legend --no-pager | cut -d' ' -f1
+"""
+_JOBS = "systemctl list-jobs --plain --no-legend --no-pager | grep -w running || systemctl list-jobs --no-legend --no-pager"
+
+
+def refuse_without_system(present: bool) -> None:
+    """Raises BackendError for a disk that has nothing to boot."""
+    if not present:
+        raise BackendError(
+            "the disk has no systemd, so its system cannot be booted",
+            hint="install systemd-sysv in a step before, or write `machine: chroot`",
+        )
+
+
+def wait_until_up(access: SshAccess, init: int, *, console: Path, emit: Emit, cancel: Cancel) -> None:
+    """Returns when all that the system starts at boot was started, or has failed, of which it warns.
+
+    Raises BackendError where it has ended, and DeadlineError naming the jobs that it still waits for.
+    """
+
+    def up() -> list[str] | None:
+        if not Path(f"/proc/{init}").exists():
+            last = " ".join(console.read_text(errors="replace").split()[-40:]) if console.exists() else ""
+            raise BackendError(
+                f"the system ended while it started: {last or 'it said nothing'}",
+                hint=f"{console} has what it said",
+            )
+        done = _ask(access, _ASK)
+        if done.code == 255:
+            raise TransientError(f"it cannot be logged into: {' '.join(done.tail[-1:])}")
+        words = done.stdout.split()
+        return words if words and words[0] in _ENDED else None
+
+    try:
+        state, *failed = poll(
+            up,
+            what="the start of the system",
+            every=Seconds(0.1),
+            deadline=PATIENCE,
+            cancel=cancel,
+            emit=emit,
+        )
+    except BackendError:
+        raise
+    except Exception as error:
+        jobs = ", ".join(
+            line.split()[1] for line in _ask(access, _JOBS).stdout.splitlines() if len(line.split()) > 1
+        )
+        error.add_note(f"jobs that had not ended: {jobs or 'none'}; {console} has what it said")
+        raise
+    if state == "maintenance":
+        raise BackendError("the system ended in its rescue mode", hint=f"{console} has what it said")
+    if failed:
+        emit(
+            Warned(
+                message=f"the booted system runs, but these units have failed: {', '.join(failed)}",
+                hint=f"`systemctl status` in a script step tells why; {console} has the boot's own words",
+            )
+        )
+
+
+def _ask(access: SshAccess, script: str) -> Completed:
+    return ssh.run(access, ["sh", "-c", script], timeout=Seconds(30.0), check=False)

@@ -1,0 +1,93 @@
+"""A full system on a mounted disk: systemd-nspawn, which boots it as the root of a user namespace of its own.
+
+Its root is nobody on the builder: with the rights that a system's init needs, and without user namespaces, what runs
+there could mount and make whatever it liked. Files keep their owners on the disk, for its mount is id-mapped.
+Runs in the worker; standard library only.
+"""
+
+# Without pathlib, whose imports would cost a good part of the start-up time.
+# ruff: noqa: PTH103, PTH106, PTH112, PTH123
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import zlib
+from typing import Any
+
+from ingot.backends.local import kernel
+from ingot.backends.local.chroot import write
+
+POWER_OFF = signal.SIGRTMIN + 4  # systemd(1)
+_STATE = "/run/systemd/nspawn"
+_GROUPS = "/sys/fs/cgroup"
+_RANGE = 65536
+_FIRST, _RANGES = 8, 28000  # as many whole ranges as systemd-nspawn itself picks from, see --private-users
+
+
+def prepare() -> None:
+    """Gives this mount namespace what systemd-nspawn keeps in common with others: its state, and pure cgroups."""
+    os.makedirs(_STATE, exist_ok=True)
+    kernel.mount("ingot", _STATE, "tmpfs", data="mode=0755,size=1m")
+    kernel.mount("ingot", _GROUPS, "cgroup2")
+
+
+def argv(name: str, root: str) -> list[str]:
+    """The command that boots a disk, in a cgroup and a network of its own."""
+    group = f"{_GROUPS}/{name}"
+    os.makedirs(group, exist_ok=True)
+    first = (_FIRST + zlib.crc32(name.encode()) % _RANGES) * _RANGE
+    return [
+        *("sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', group),
+        *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit"),
+        *(f"--directory={root}", f"--machine={name}", "--hostname=localhost"),
+        *("--private-network", f"--private-users={first}:{_RANGE}", "--private-users-ownership=map"),
+        *("--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=read-only"),
+    ]
+
+
+def find_leader(container: int) -> int:
+    """The process that is the system's first one, among the children of systemd-nspawn; 0 while there is none."""
+    try:
+        with open(f"/proc/{container}/task/{container}/children") as file:
+            children = file.read().split()
+        for child in children:
+            with open(f"/proc/{child}/status") as file:
+                inside = next(line for line in file if line.startswith("NSpid:")).split()
+            with open(f"/proc/{child}/comm") as file:
+                if len(inside) > 2 and inside[-1] == "1" and not file.read().startswith("(sd-"):
+                    return int(child)
+    except (OSError, StopIteration):
+        pass
+    return 0
+
+
+def write_files(leader: int, files: list[Any]) -> None:
+    """Writes files (path, text, mode) into the system's memory-backed folders. For a process of its own."""
+    user, mounts = (os.open(f"/proc/{leader}/ns/{name}", os.O_RDONLY) for name in ("user", "mnt"))
+    kernel.enter(user, kernel.NEW_USER)
+    kernel.enter(mounts, kernel.NEW_NAMESPACE)
+    os.setgroups([])
+    os.setgid(0)
+    os.setuid(0)
+    os.umask(0o022)
+    for folder in ("/run/sshd", "/run/ingot"):
+        os.makedirs(folder, exist_ok=True)
+    for path, text, mode in files:
+        write(path, text, mode)
+
+
+def remove_group(name: str) -> bool:
+    """Removes the cgroup of a machine, wherever this mount namespace shows it; whether it is gone.
+
+    It stays for as long as one of the machine's processes is there.
+    """
+    with open("/proc/self/mountinfo") as file:
+        places = [line.split(" ")[4] for line in file if " - cgroup2 " in line]
+    groups = [f"{place}/{name}" for place in dict.fromkeys(places)]
+    for group in groups:
+        for folder, _, _ in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+    return not any(os.path.isdir(group) for group in groups)
