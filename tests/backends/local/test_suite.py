@@ -45,8 +45,6 @@ class LocalSubject:
 
 
 class TestLocal(BackendSuite):
-    every = 4
-
     @pytest.fixture
     def subject(self, site: Site) -> LocalSubject:
         return LocalSubject(state=site.state, base=site.base, loops=own_loops())
