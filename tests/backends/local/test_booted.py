@@ -10,15 +10,16 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from ingot.backends.local import booted
+from ingot.backends.local import booted, container
 from ingot.backends.local.backend import open_backend
 from ingot.errors import BackendError, DeadlineError
 from ingot.model.events import Event, Warned
 from ingot.model.units import Seconds
 from ingot.ports import BackendSettings, Machine, MachineSpec, Token
-from ingot.system.waits import Flag
+from ingot.system.waits import Flag, poll
 from tests.backends.local.test_isolation import loop_device
 from tests.backends.local.test_killed import ROOT, find_leftovers, own_loops
 from tests.local_fixtures import Site, cached_base, sh, site
@@ -167,6 +168,23 @@ def test_a_disk_without_a_system_is_told(site: Site) -> None:
         site.machine("ingot-no-init-1", layer, kind="booted"),
     ):
         pass
+
+
+@pytest.mark.parametrize(("apart", "found"), [(("--user", "--mount", "--net"), True), (("--mount",), False)])
+def test_a_system_that_is_still_in_our_network_is_not_taken(apart: tuple[str, ...], found: bool) -> None:
+    """Else its network, slirp4netns's device, would be made in the builder's own."""
+    with subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", *apart, "sleep", "60"]) as outer:
+        try:
+            poll(
+                lambda: psutil.Process(outer.pid).children() or None,
+                what="the fork",
+                every=Seconds(0.01),
+                deadline=Seconds(10.0),
+                cancel=Flag(),
+            )
+            assert bool(container.find_leader(outer.pid)) == found
+        finally:
+            outer.kill()
 
 
 BUILDER = textwrap.dedent(

@@ -6,7 +6,7 @@ Runs in the worker; standard library only.
 """
 
 # Without pathlib, whose imports would cost a good part of the start-up time.
-# ruff: noqa: PTH103, PTH106, PTH112, PTH123
+# ruff: noqa: PTH103, PTH106, PTH112, PTH115, PTH116, PTH119, PTH123
 
 from __future__ import annotations
 
@@ -48,19 +48,28 @@ def argv(name: str, root: str) -> list[str]:
 
 
 def find_leader(container: int) -> int:
-    """The process that is the system's first one, among the children of systemd-nspawn; 0 while there is none."""
+    """The process that is the system's first one, among the children of systemd-nspawn; 0 while there is none.
+
+    Only once it runs the system's own program: before, it may still be in namespaces of the builder's, and what is
+    done to its network would be done to the builder's.
+    """
     try:
         with open(f"/proc/{container}/task/{container}/children") as file:
             children = file.read().split()
         for child in children:
             with open(f"/proc/{child}/status") as file:
                 inside = next(line for line in file if line.startswith("NSpid:")).split()
-            with open(f"/proc/{child}/comm") as file:
-                if len(inside) > 2 and inside[-1] == "1" and not file.read().startswith("(sd-"):
-                    return int(child)
+            own = os.path.basename(os.readlink(f"/proc/{child}/exe")) != "systemd-nspawn"
+            apart = all(_space(child, name) != _space("self", name) for name in ("net", "mnt", "user"))
+            if own and apart and inside[-1] == "1":
+                return int(child)
     except (OSError, StopIteration):
         pass
     return 0
+
+
+def _space(process: str, name: str) -> int:
+    return os.stat(f"/proc/{process}/ns/{name}").st_ino
 
 
 def write_files(leader: int, files: list[Any]) -> None:

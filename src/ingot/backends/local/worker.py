@@ -223,19 +223,24 @@ class Worker:
     def _start_network(self, pid: int) -> None:
         read, write = os.pipe()
         os.set_inheritable(write, True)
-        words = [
+        options = [
             "--configure",
             "--mtu=65520",
             "--disable-host-loopback",
             "--enable-sandbox",
             "--enable-seccomp",
         ]
-        argv = ["slirp4netns", *words, f"--ready-fd={write}", "--netns-type=path"]
-        self._network = forks.spawn([*argv, f"/proc/{pid}/ns/net", "tap0"])
+        argv = ["slirp4netns", *options, f"--ready-fd={write}", "--netns-type=path"]
+        said = os.memfd_create("said")
+        self._network = forks.spawn([*argv, f"/proc/{pid}/ns/net", "tap0"], output=said)
         os.close(write)
-        with os.fdopen(read, "rb") as pipe:
+        with os.fdopen(read, "rb") as pipe, os.fdopen(said, "rb") as words:
             if pipe.read(1) != b"1":
-                raise WorkerError("slirp4netns could not give the machine a network")
+                words.seek(0)
+                why = " ".join(words.read(400).decode(errors="replace").split())
+                raise WorkerError(
+                    f"slirp4netns could not give the machine a network: {why or 'it does not say why'}"
+                )
 
     def stop(self) -> Answer:
         """Ends whatever runs on the machine, and takes back the files that were placed on its disk."""
