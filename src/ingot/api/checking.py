@@ -19,12 +19,19 @@ if TYPE_CHECKING:
 
     from ingot.api.workspace import Workspace
     from ingot.engine.run import Run
+    from ingot.model.definition import CheckMachine
     from ingot.ports import Backend, Cancel
     from ingot.stores.catalog import Catalog, Entry
 
 
 def check(
-    workspace: Workspace, names: Sequence[str], *, targets: Sequence[str], emit: Emit, cancel: Cancel
+    workspace: Workspace,
+    names: Sequence[str],
+    *,
+    targets: Sequence[str],
+    kind: CheckMachine | None,
+    emit: Emit,
+    cancel: Cancel,
 ) -> Built:
     """Checks the newest version of each image that was built and is meant."""
     from ingot.engine.run import Run
@@ -43,7 +50,7 @@ def check(
         )
         with run:
             started = run.clock.monotonic()
-            checker = Checker(workspace=workspace, run=run, catalog=catalog, cancel=cancel)
+            checker = Checker(workspace=workspace, run=run, catalog=catalog, cancel=cancel, kind=kind)
             outcomes = tuple(checker.check_entry(entry) for entry in entries)
             error = error_of(outcomes)
             run.exit_code = exit_code(error) if error else 0
@@ -59,6 +66,8 @@ class Checker:
     run: Run
     catalog: Catalog
     cancel: Cancel
+    kind: CheckMachine | None = None
+    """What to check on; None for what each image says."""
 
     def check_entry(self, entry: Entry) -> Outcome:
         """The outcome of checking one image of the catalog."""
@@ -105,6 +114,7 @@ class Checker:
 
         subject = f"{outcome.image}/{outcome.target}"
         paths, timeout = _checks_of(self.workspace, outcome.image)
+        kind = self.kind or self.workspace.definition.images[outcome.image].check_machine
         run = self.run
         place = Place(backend=outcome.backend, location=outcome.location, options=options)
         with Resources(run.journal, place=place, emit=run.emit, subject=subject) as held:
@@ -121,6 +131,7 @@ class Checker:
                 cancel=self.cancel,
                 clock=run.clock,
                 subject=subject,
+                kind=kind,
             )
 
     def _failure(self, checks: CheckRun, outcome: Outcome) -> CheckError:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ingot.api.outcomes import Built
     from ingot.definition.load import Loaded
     from ingot.engine.sweep import Swept
-    from ingot.model.definition import Definition
+    from ingot.model.definition import CheckMachine, Definition
     from ingot.model.plan import Plan
     from ingot.model.units import Bytes, Seconds
     from ingot.model.views import Begun, Exported, Garbage, Inspected, Listed, Locked, Planned, SeenRun, Valid
@@ -209,13 +209,19 @@ class Workspace:
         names: Sequence[str] = (),
         *,
         targets: Sequence[str] = (),
+        machine: CheckMachine | None = None,
         emit: Emit = ignore,
         cancel: Cancel | None = None,
     ) -> Built:
-        """Boots built images and runs their checks; results are recorded by the images' digests."""
+        """Boots built images and runs their checks; results are recorded by the images' digests.
+
+        `machine` is what to boot them on, `vm` or `booted`; what each image says unless given.
+        """
         from ingot.api import checking
 
-        return checking.check(self, names, targets=targets, emit=emit, cancel=cancel or _never())
+        return checking.check(
+            self, names, targets=targets, kind=machine, emit=emit, cancel=cancel or _never()
+        )
 
     def shell(
         self,

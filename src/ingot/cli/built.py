@@ -17,6 +17,7 @@ from ingot.model.units import parse_seconds
 
 if TYPE_CHECKING:
     from ingot.api.outcomes import Built
+    from ingot.model.definition import CheckMachine
 
 _TARGET = click.option("--target", "targets", multiple=True, metavar="TARGET", help="Only for this target.")
 
@@ -119,8 +120,15 @@ def _dry(
 @click.command("check", cls=Verb, epilog="ingot check\ningot check node --json")
 @click.argument("names", nargs=-1, metavar="[NAME…]", shell_complete=images)
 @_TARGET
+@click.option(
+    "--machine",
+    type=click.Choice(("vm", "booted")),
+    help="What to boot on: the whole image, or its system alone, in seconds; else as the image says, or vm.",
+)
 @click.pass_obj
-def check_command(options: Options, names: tuple[str, ...], targets: tuple[str, ...]) -> int:
+def check_command(
+    options: Options, names: tuple[str, ...], targets: tuple[str, ...], machine: CheckMachine | None
+) -> int:
     """Boot built images and run their checks over SSH.
 
     Built-in checks (it boots, no failed units, cloud-init is done) and your own pytest-testinfra files, on a copy of the
@@ -132,7 +140,7 @@ def check_command(options: Options, names: tuple[str, ...], targets: tuple[str, 
         session.answer({"dry_run": True, "images": chosen}, answers.listed(chosen))
         return 0
     with session.working() as (emit, cancel):
-        built = session.workspace.check(names, targets=targets, emit=emit, cancel=cancel)
+        built = session.workspace.check(names, targets=targets, machine=machine, emit=emit, cancel=cancel)
     return finish(session, built)
 
 

@@ -251,6 +251,7 @@ def _image(model: ImageModel, variant: Variant, node: Table, steps: tuple[Step, 
         matrix=variant.values,
         disk=parse_bytes(model.disk) if model.disk else None,
         check_timeout=parse_seconds(model.check_timeout),
+        check_machine=model.check_machine,
         place=node.place,
     )
 

@@ -316,6 +316,10 @@ class ImageModel(_Model):
         default=None, description="The disk's size; the target's or the parent's where nothing is said."
     )
     check_timeout: Duration = Field(default="15m", description="How long booting and checking may take.")
+    check_machine: Literal["vm", "booted"] = Field(
+        default="vm",
+        description="What it is booted on to be checked: a `vm`, or `booted`, its system alone, in seconds.",
+    )
     machine: Literal["chroot", "booted"] = Field(
         default="chroot",
         description="What its steps run on, where they say nothing else: `chroot` or `booted`.",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ingot.errors import BackendError, DeadlineError, NotFoundError
 from ingot.lifecycle import builtin_checks, testinfra
+from ingot.model.definition import CheckMachine
 from ingot.model.digest import short
 from ingot.model.events import CheckFinished, Emit
 from ingot.model.image import CheckResult, CheckRun, Image, LayerRef
@@ -44,8 +45,11 @@ def check(
     cancel: Cancel,
     clock: Clock,
     subject: str = "",
+    kind: CheckMachine = "vm",
 ) -> CheckRun:
     """Boots the image and checks it; whatever became of the machine is gone when this returns.
+
+    A `vm` is the real thing: boot loader, kernel, first boot. `booted` is the system alone, on the builder's kernel.
 
     `paths` are testinfra files or folders, `root` is the project's folder; `directory` is the run's, where the
     console's log and pytest's are left. `timeout` bounds it all. Raises NotFoundError for an image whose layers are
@@ -55,7 +59,17 @@ def check(
     started = clock.monotonic()
     results: list[CheckResult] = []
     about, boot_seconds = "", Seconds(0.0)
-    with _booted(image, backend, held, directory=directory, emit=emit, cancel=cancel, clock=clock) as came:
+    spec = MachineSpec(
+        parent=_layer(image, backend),
+        kind=kind,
+        purpose="look",
+        arch=image.arch,
+        memory=MEMORY,
+        cpus=CPUS,
+        labels={"check": image.name},
+    )
+    log = _console_log(directory, image)
+    with _booted(spec, backend, held, log=log, emit=emit, cancel=cancel, clock=clock) as came:
         if isinstance(came, CheckResult):
             _tell(came, results, subject=subject, emit=emit)
         else:
@@ -109,26 +123,17 @@ def _look(
 
 @contextlib.contextmanager
 def _booted(
-    image: Image,
+    spec: MachineSpec,
     backend: Backend,
     held: Holder,
     *,
-    directory: Path,
+    log: Path,
     emit: Emit,
     cancel: Cancel,
     clock: Clock,
 ) -> Iterator[_Booted | CheckResult]:
     """The image as a machine that answers, or the failed check that it did not become one."""
     started = clock.monotonic()
-    spec = MachineSpec(
-        parent=_layer(image, backend),
-        kind="vm",
-        purpose="look",
-        arch=image.arch,
-        memory=MEMORY,
-        cpus=CPUS,
-        labels={"check": image.name},
-    )
     ref = held.open(backend.hosts.machine(spec))
     console: object = None
     try:
@@ -142,13 +147,13 @@ def _booted(
                 name="boots",
                 outcome="failed",
                 seconds=Seconds(clock.monotonic() - started),
-                message=f"{error.message}; its console's log is {_console_log(directory, image)}",
+                message=f"{error.message}; its console's log is {log}",
             )
             return
         console = getattr(machine, "console", None)
         yield _Booted(machine=machine, seconds=Seconds(clock.monotonic() - started))
     finally:
-        _keep_console(console, _console_log(directory, image))
+        _keep_console(console, log)
         held.close(ref)
 
 

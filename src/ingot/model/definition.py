@@ -92,6 +92,10 @@ class BaseDefinition:
     place: Place = NOWHERE
 
 
+CheckMachine = Literal["vm", "booted"]
+"""What an image is booted on to be checked."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageDefinition:
     """One image after the matrix was multiplied out. Exactly one of `base` and `parent` is set."""
@@ -107,6 +111,7 @@ class ImageDefinition:
     matrix: Mapping[str, Any] = field(default_factory=dict)
     disk: Bytes | None = None
     check_timeout: Seconds = Seconds(900.0)
+    check_machine: CheckMachine = "vm"
     place: Place = NOWHERE
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ingot.errors import BackendError, TransientError
+from ingot.errors import BackendError, IngotError, TransientError
 from ingot.model.events import Emit, Warned
 from ingot.model.units import Seconds
 from ingot.ports import Cancel, SshAccess
@@ -45,6 +45,7 @@ def wait_until_up(access: SshAccess, init: int, *, console: Path, emit: Emit, ca
             raise BackendError(
                 f"the system ended while it started: {last or 'it said nothing'}",
                 hint=f"{console} has what it said",
+                console=console,
             )
         done = _ask(access, _ASK)
         if done.code == 255:
@@ -67,6 +68,8 @@ def wait_until_up(access: SshAccess, init: int, *, console: Path, emit: Emit, ca
         jobs = ", ".join(
             line.split()[1] for line in _ask(access, _JOBS).stdout.splitlines() if len(line.split()) > 1
         )
+        if isinstance(error, IngotError):
+            error.facts.setdefault("console", console)
         error.add_note(f"jobs that had not ended: {jobs or 'none'}; {console} has what it said")
         raise
     if state == "maintenance":

@@ -20,6 +20,15 @@ from ingot.backends.local import kernel
 from ingot.backends.local.chroot import write
 
 POWER_OFF = signal.SIGRTMIN + 4  # systemd(1)
+_POINTLESS = (
+    # The network is there before the system is, and nothing in it manages it: these wait for two minutes, and fail.
+    "systemd-networkd-wait-online.service",
+    "NetworkManager-wait-online.service",
+    # The file system is mounted by the builder.
+    "systemd-remount-fs.service",
+    "systemd-fsck-root.service",
+)
+"""Units that make no sense where a disk is booted without its kernel; masked for this boot alone."""
 _STATE = "/run/systemd/nspawn"
 _GROUPS = "/sys/fs/cgroup"
 _RANGE = 65536
@@ -44,6 +53,7 @@ def argv(name: str, root: str) -> list[str]:
         *(f"--directory={root}", f"--machine={name}", "--hostname=localhost"),
         *("--private-network", f"--private-users={first}:{_RANGE}", "--private-users-ownership=map"),
         *("--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=read-only"),
+        *(f"systemd.mask={unit}" for unit in _POINTLESS),
     ]
 
 

@@ -45,6 +45,8 @@ class ChrootMachine:
     ref: str
     ssh: SshAccess
     kind: Literal["chroot", "booted"] = "chroot"
+    console: Path | None = None
+    """What a booted system said while it started."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,9 +98,10 @@ class Chroot:
         """Mounts the disk and starts the machine, if that is not so already."""
         if not self._access:
             self._access = self._run(emit, cancel)
-        return ChrootMachine(
-            ref=self._folder.name, ssh=self._access, kind="booted" if self._boots else "chroot"
-        )
+        if not self._boots:
+            return ChrootMachine(ref=self._folder.name, ssh=self._access)
+        console = self._folder / booted.CONSOLE
+        return ChrootMachine(ref=self._folder.name, ssh=self._access, kind="booted", console=console)
 
     @property
     def _boots(self) -> bool:
