@@ -245,7 +245,7 @@ def test_a_machine_that_is_lost_in_the_middle_is_told(
     (tmp_path / "site.yml").write_text(
         "- hosts: all\n  gather_facts: false\n  tasks:\n"
         "    - name: Works\n      command: 'true'\n"
-        f"    - name: Lose it\n      command: kill -9 {worker}\n      delegate_to: localhost\n"
+        f"    - name: Lose it\n      shell: kill -9 {worker}\n      delegate_to: localhost\n"
         "    - name: Go on\n      command: 'true'\n"
     )
     started = time.monotonic()
