@@ -192,9 +192,8 @@ class Worker:
         def started() -> bool:
             self._reap()
             if self._init in self._ended:
-                raise WorkerError(
-                    f"systemd-nspawn ended with status {self._ended.pop(self._init)}: {forks.tail(console)}"
-                )
+                status, self._init = self._ended.pop(self._init), 0
+                raise WorkerError(f"systemd-nspawn ended with status {status}: {forks.tail(console)}")
             self._leader = container.find_leader(self._init)
             return bool(self._leader)
 
