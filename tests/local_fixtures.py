@@ -120,6 +120,19 @@ def sh(machine: Machine, script: str, *, check: bool = True) -> process.Complete
     return ssh.run(machine.ssh, ["sh", "-s"], timeout=Seconds(120.0), input=text, check=check)
 
 
+def shows(site: Site, machine: Machine, top: LayerRef, text: str, folder: Path) -> bool:
+    """Whether the bytes of a detached machine's disk, all of them, have the text; `top` is the layer it stands on."""
+    records = site.backend.store.chain(top.content)
+    assert records
+    overlay = site.state / "local" / "work" / machine.ref / "disk.qcow2"
+    flat = folder / "flat.raw"
+    source = chain.nested([*site.backend.store.files(records), overlay])
+    process.run(["qemu-img", "convert", "-O", "raw", source, str(flat)], timeout=Seconds(120.0))
+    found = process.run(["grep", "--text", "--quiet", text, str(flat)], timeout=Seconds(120.0), check=False)
+    flat.unlink()
+    return found.code == 0
+
+
 def open_site(state: Path, base: Path) -> Site:
     """A site whose store has this disk as its base."""
     backend = open_backend(BackendSettings(state=state, directory=state / "runs" / "test", root=state))

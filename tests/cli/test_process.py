@@ -164,6 +164,8 @@ def test_json_is_all_that_stdout_gets(project: Path, state: Path) -> None:
 def test_nobody_to_ask_means_no(project: Path, state: Path) -> None:
     called(project, state, "build", "--var", "greeting=old")
     called(project, state, "build")
+    for layer in (state / "memory" / "layers").iterdir():
+        os.utime(layer, (0, 0))
     asked = called(project, state, "gc", "--older-than", "1d")
     assert asked.returncode == 9
     assert "would remove" in asked.stderr

@@ -178,9 +178,9 @@ def test_a_step_goes_by_its_layer_or_as_plans_show_it(ingot: Ingot, name: str) -
 
 
 def test_a_step_that_no_image_has_is_told_before_anything_is_made(ingot: Ingot, state: Path) -> None:
-    said = ingot("build", "--from-step", "mot")
+    said = ingot("build", "--from-step", "motto")
     assert said.code == 2
-    assert "'mot'" in said.err and "did you mean `motd`" in said.err
+    assert "'motto'" in said.err and "did you mean `motd`" in said.err
     assert not (state / "runs").exists()
 
 

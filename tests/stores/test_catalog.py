@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -178,9 +179,8 @@ def test_forgetting_takes_only_what_nothing_else_needs(catalog: Catalog) -> None
 def test_a_file_of_a_newer_ingot_is_refused_in_words(tmp_path: Path) -> None:
     path = tmp_path / "catalog.db"
     Catalog(path).close()
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE schema SET version = 99")
-    connection.close()
     with pytest.raises(BackendError, match="newer Ingot") as caught:
         Catalog(path)
     assert "INGOT_STATE" in caught.value.hint
