@@ -57,7 +57,11 @@ class Catalog:
             place.parent.mkdir(parents=True, exist_ok=True)
         with self._translated():
             self._engine = _engine(place)
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                self.close()
+                raise
 
     def close(self) -> None:
         self._engine.dispose()
@@ -271,10 +275,18 @@ def _engine(place: Path | str) -> Engine:
 def _on_connect(connection: Any, record: object) -> None:
     """SQLite as several processes need it: a writer does not stop readers, and writers wait for each other."""
     connection.isolation_level = None  # transactions begin where we say so, not where the driver guesses
-    connection.execute(f"PRAGMA busy_timeout={round(_BUSY * 1000)}")
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute("PRAGMA foreign_keys=ON")
+    settings = (
+        f"busy_timeout={round(_BUSY * 1000)}",
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "foreign_keys=ON",
+    )
+    try:
+        for setting in settings:
+            connection.execute(f"PRAGMA {setting}")
+    except BaseException:
+        connection.close()  # nobody else knows of it yet
+        raise
 
 
 def _on_begin(connection: Connection) -> None:
