@@ -82,7 +82,9 @@ def connect(host: str, port: int, upstream: Upstream, *, tunnel: bool = False) -
         if tunnel:
             _ask_for_tunnel(connection, f"{host}:{port}", proxy_headers(proxy))
         return connection
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # A computer without /etc/hosts (a minimal root) would ask a name server for it: RFC 6761 says what it is.
+    itself = host == "localhost" or host.endswith(".localhost")
+    found = socket.getaddrinfo("127.0.0.1" if itself else host, port, type=socket.SOCK_STREAM)
     problem: OSError = OSError(f"{host} has no address")
     for family, kind, protocol, _, address in found:
         # The address that was judged is the one that is used: a name may mean something else a moment later.
