@@ -78,9 +78,10 @@ class Resource(Protocol):
     @property
     def kind(self) -> str: ...  # "local.machine", "aws.security-group"
     @property
-    def settles(
-        self,
-    ) -> Seconds: ...  # how old a thing may be that `find` does not see yet; 0 where it sees all
+    def settles(self) -> Seconds:
+        """How old a thing may be that `find` does not see yet; 0 where it sees all."""
+        ...
+
     def create(self, token: Token) -> str: ...  # its ref
     def find(self, token: Token) -> str | None: ...
     def delete(self, ref: str) -> None: ...

@@ -138,7 +138,9 @@ class Finished:
 
     def records(self, plan: Plan) -> tuple[LayerRecord, ...]:
         """The finished layers of a plan."""
-        keys = (plan.base.key, *(layer.key for layer in plan.layers))
+        from ingot.engine.records import layer_keys
+
+        keys = layer_keys(plan)
         return tuple(
             LayerRecord(
                 name=event.layer,
@@ -193,13 +195,13 @@ class Batch:
             raise PlanError(f"not tried, because {parent}, which it continues, has failed")
 
     def _anew(self, plan: Plan) -> frozenset[LayerKey]:
+        from ingot.engine.records import layer_keys
         from ingot.planning.names import find_step
 
-        if self.wish.no_cache:
-            keys = (plan.base.key, *(layer.key for layer in plan.layers))
-        else:
+        keys = layer_keys(plan)
+        if not self.wish.no_cache:
             first = find_step(plan, self.wish.from_step) if self.wish.from_step else None
-            keys = () if first is None else tuple(layer.key for layer in plan.layers[first:])
+            keys = () if first is None else keys[first + 1 :]  # the first key is the base's
         return frozenset(keys) - self.made
 
     def _made(self, plan: Plan) -> Outcome:

@@ -59,15 +59,7 @@ def check(
     started = clock.monotonic()
     results: list[CheckResult] = []
     about, boot_seconds = "", Seconds(0.0)
-    spec = MachineSpec(
-        parent=_layer(image, backend),
-        kind=kind,
-        purpose="look",
-        arch=image.arch,
-        memory=MEMORY,
-        cpus=CPUS,
-        labels={"check": image.name},
-    )
+    spec = _spec(image, backend, kind)
     log = _console_log(directory, image)
     with _booted(spec, backend, held, log=log, emit=emit, cancel=cancel, clock=clock) as came:
         if isinstance(came, CheckResult):
@@ -155,6 +147,18 @@ def _booted(
     finally:
         _keep_console(console, log)
         held.close(ref)
+
+
+def _spec(image: Image, backend: Backend, kind: CheckMachine) -> MachineSpec:
+    return MachineSpec(
+        parent=_layer(image, backend),
+        kind=kind,
+        purpose="look",
+        arch=image.arch,
+        memory=MEMORY,
+        cpus=CPUS,
+        labels={"check": image.name},
+    )
 
 
 def _layer(image: Image, backend: Backend) -> LayerRef:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ingot.errors import BackendError, IngotError, TransientError
+from ingot.errors import BackendError, DeadlineError, TransientError
 from ingot.model.events import Emit, Warned
 from ingot.model.units import Seconds
 from ingot.ports import Cancel, SshAccess
@@ -62,15 +62,9 @@ def wait_until_up(access: SshAccess, init: int, *, console: Path, emit: Emit, ca
             cancel=cancel,
             emit=emit,
         )
-    except BackendError:
-        raise
-    except Exception as error:
-        jobs = ", ".join(
-            line.split()[1] for line in _ask(access, _JOBS).stdout.splitlines() if len(line.split()) > 1
-        )
-        if isinstance(error, IngotError):
-            error.facts.setdefault("console", console)
-        error.add_note(f"jobs that had not ended: {jobs or 'none'}; {console} has what it said")
+    except DeadlineError as error:
+        error.facts.setdefault("console", console)
+        error.add_note(f"jobs that had not ended: {_jobs(access) or 'none'}; {console} has what it said")
         raise
     if state == "maintenance":
         raise BackendError("the system ended in its rescue mode", hint=f"{console} has what it said")
@@ -81,6 +75,11 @@ def wait_until_up(access: SshAccess, init: int, *, console: Path, emit: Emit, ca
                 hint=f"`systemctl status` in a script step tells why; {console} has the boot's own words",
             )
         )
+
+
+def _jobs(access: SshAccess) -> str:
+    lines = [line.split() for line in _ask(access, _JOBS).stdout.splitlines()]
+    return ", ".join(words[1] for words in lines if len(words) > 1)
 
 
 def _ask(access: SshAccess, script: str) -> Completed:

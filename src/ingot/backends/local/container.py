@@ -87,9 +87,7 @@ def write_files(leader: int, files: list[Any]) -> None:
     user, mounts = (os.open(f"/proc/{leader}/ns/{name}", os.O_RDONLY) for name in ("user", "mnt"))
     kernel.enter(user, kernel.NEW_USER)
     kernel.enter(mounts, kernel.NEW_NAMESPACE)
-    os.setgroups([])
-    os.setgid(0)
-    os.setuid(0)
+    kernel.become_root()
     os.umask(0o022)
     for folder in ("/run/sshd", "/run/ingot"):
         os.makedirs(folder, exist_ok=True)

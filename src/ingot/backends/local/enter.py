@@ -59,9 +59,7 @@ def _become(spaces: dict[str, int], argv: list[str]) -> None:
         if name in spaces:
             kernel.enter(spaces[name], kind)
     if "user" in spaces:
-        os.setgroups([])
-        os.setgid(0)
-        os.setuid(0)
+        kernel.become_root()
     os.setsid()
     os.chdir("/")
     kernel.new_keyring()

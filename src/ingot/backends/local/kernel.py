@@ -57,6 +57,13 @@ def enter(namespace: int, kind: int) -> None:
     _checked(_libc.setns(namespace, kind))
 
 
+def become_root() -> None:
+    """This process becomes the root of the user namespace that it has entered."""
+    os.setgroups([])
+    os.setgid(0)
+    os.setuid(0)
+
+
 def mount(source: str, target: str, kind: str = "", *, flags: int = 0, data: str = "") -> None:
     """mount(2)."""
     _checked(

@@ -100,8 +100,11 @@ class Chroot:
             self._access = self._run(emit, cancel)
         if not self._boots:
             return ChrootMachine(ref=self._folder.name, ssh=self._access)
-        console = self._folder / booted.CONSOLE
-        return ChrootMachine(ref=self._folder.name, ssh=self._access, kind="booted", console=console)
+        return ChrootMachine(ref=self._folder.name, ssh=self._access, kind="booted", console=self._console)
+
+    @property
+    def _console(self) -> Path:
+        return self._folder / booted.CONSOLE
 
     @property
     def _boots(self) -> bool:
@@ -117,8 +120,7 @@ class Chroot:
                 booted.refuse_without_system(any(system))
             access = self._start(held, pam=login.needs_pam(shadow or ""), cancel=cancel)
             if self._boots:
-                console = self._folder / booted.CONSOLE
-                booted.wait_until_up(access, self._init, console=console, emit=emit, cancel=cancel)
+                booted.wait_until_up(access, self._init, console=self._console, emit=emit, cancel=cancel)
             return access
 
     def detach(self, *, trim: bool) -> None:
@@ -257,8 +259,9 @@ class Chroot:
         ]
         placed = visitors(booted=self._boots)
         if self._boots:
-            console = self._folder / booted.CONSOLE
-            init = held.boot(visitors=placed, run_files=run_files, name=name, console=console, cancel=cancel)
+            init = held.boot(
+                visitors=placed, run_files=run_files, name=name, console=self._console, cancel=cancel
+            )
         else:
             init = held.start(visitors=placed, run_files=run_files, sizes=_sizes(), cancel=cancel)
         self._init = init

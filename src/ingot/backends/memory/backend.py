@@ -156,10 +156,7 @@ class MemoryBackend:
         """The machine, once it is seen and answers. Raises NotFoundError for one that is gone."""
 
         def up() -> bool | None:
-            if not self.shelf.machine(ref):
-                raise NotFoundError(
-                    f"the machine {ref} is gone", hint="build again: finished layers are kept"
-                )
+            self._about(ref)
             return True if self.age(ref) >= max(self.habits.boot, self.habits.lag) else None
 
         self.ask("attach", lambda: True, cancel=cancel)

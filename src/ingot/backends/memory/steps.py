@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ingot.backends.memory.backend import MemoryBackend
+from ingot.backends.memory.backend import Hook, MemoryBackend, no_hook
 from ingot.model.events import Emit
 from ingot.model.image import Package
 from ingot.model.secret import Secret, reveal
 from ingot.model.step import FilesStep, PackagesStep, SealStep, Step, describe
 from ingot.ports import Cancel, Machine
-
-Hook = Callable[[str], None]
-
-
-def no_hook(name: str) -> None:
-    """Nothing happens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
