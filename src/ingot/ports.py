@@ -151,8 +151,13 @@ class MachineHost(Protocol):
 
     The life of a machine: its resource is opened; `attach` makes it reachable (again, after a freeze too);
     steps run; `freeze` turns the state of its disk into a layer and leaves the machine on top of that layer,
-    detached. `scan` and `freeze` end whatever runs on the machine first.
+    detached. `scan` and `freeze` end whatever steps have started first.
     """
+
+    @property
+    def own_kind(self) -> Literal["chroot", "booted", "vm"]:
+        """What the engine's own layers, a larger disk and the seal, are made on here."""
+        ...
 
     def base(self, base: Base, held: Holder, *, emit: Emit, cancel: Cancel, fresh: bool = False) -> LayerRef:
         """The layer that `base` names, made now if it is not there, or with `fresh` in any case: the new content
@@ -174,9 +179,12 @@ class MachineHost(Protocol):
         labels: Mapping[str, str],
         scanned: bool,
         sealed: bool,
+        final: bool = True,
         cancel: Cancel,
     ) -> LayerRef:
         """A durable, complete layer: after a crash at any moment it is either all there or not there.
+
+        Unless it is `final` the machine will make another layer: one that takes long to boot may keep running then.
 
         Where the key has a layer already (a build without cache), the new one takes the key over; the old stays
         for those that stand on it.

@@ -34,7 +34,7 @@ from ingot.definition.fields import (
 )
 from ingot.definition.messages import Bad
 
-KINDS = ("packages", "roles", "playbook", "script", "files")
+KINDS = ("packages", "roles", "playbook", "script", "files", "reboot")
 """What a step can do; the key that says it."""
 
 
@@ -135,8 +135,8 @@ class LocalBaseModel(
 
 
 _MACHINE = (
-    "What it runs on: `chroot`, where no service starts, or `booted`, the whole system with its services; "
-    "what the image says, or `chroot`, where nothing is said."
+    "What it runs on: `chroot`, where no service starts; `booted`, the whole system with its services, on the "
+    "builder's kernel; or `vm`, with a kernel of its own. What the image says, or `chroot`, where nothing is said."
 )
 
 
@@ -155,7 +155,7 @@ class _Step(_Model):
     layer: Name | None = Field(
         default=None, description="Neighbouring steps that name the same layer share it."
     )
-    machine: Literal["chroot", "booted"] | None = Field(default=None, description=_MACHINE)
+    machine: Literal["chroot", "booted", "vm"] | None = Field(default=None, description=_MACHINE)
 
 
 class _Ansible(_Step):
@@ -271,12 +271,23 @@ class FilesModel(_Step):
     ] = Field(description="`{src: …, dest: …}` or `{text: …, dest: …}`, or a list of such.")
 
 
+class RebootModel(_Step):
+    """The machine's system, started anew. Later steps run on the kernel that it comes up with."""
+
+    reboot: Literal[True] = Field(
+        description="`true`. With `when: needs_reboot` only where the system asks for it, after an update say."
+    )
+    machine: Literal["vm"] | None = Field(
+        default=None, description="A `vm`: nothing else has a kernel of its own."
+    )
+
+
 def _kind(value: Any) -> str | None:
     kinds = [kind for kind in KINDS if isinstance(value, dict) and kind in value]
     return f"<{kinds[0]}>" if len(kinds) == 1 else None
 
 
-AnyStep = PackagesModel | RolesModel | PlaybookModel | ScriptModel | FilesModel
+AnyStep = PackagesModel | RolesModel | PlaybookModel | ScriptModel | FilesModel | RebootModel
 
 
 class StepModel(
@@ -286,7 +297,8 @@ class StepModel(
             | Annotated[RolesModel, Tag("<roles>")]
             | Annotated[PlaybookModel, Tag("<playbook>")]
             | Annotated[ScriptModel, Tag("<script>")]
-            | Annotated[FilesModel, Tag("<files>")],
+            | Annotated[FilesModel, Tag("<files>")]
+            | Annotated[RebootModel, Tag("<reboot>")],
             Discriminator(_kind),
         ]
     ]
@@ -320,9 +332,9 @@ class ImageModel(_Model):
         default="vm",
         description="What it is booted on to be checked: a `vm`, or `booted`, its system alone, in seconds.",
     )
-    machine: Literal["chroot", "booted"] = Field(
+    machine: Literal["chroot", "booted", "vm"] = Field(
         default="chroot",
-        description="What its steps run on, where they say nothing else: `chroot` or `booted`.",
+        description="What its steps run on, where they say nothing else: `chroot`, `booted` or `vm`.",
     )
 
 

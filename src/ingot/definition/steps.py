@@ -13,12 +13,13 @@ from ingot.definition.schema import (
     PackagesBody,
     PackagesModel,
     PlaybookModel,
+    RebootModel,
     RolesModel,
     ScriptBody,
     ScriptModel,
     StepModel,
 )
-from ingot.definition.when import WhenError, decide
+from ingot.definition.when import NEEDS_REBOOT, WhenError, decide
 from ingot.errors import Problem
 from ingot.model.step import (
     FilesStep,
@@ -26,6 +27,7 @@ from ingot.model.step import (
     PackagesStep,
     Place,
     PlaybookStep,
+    RebootStep,
     RolesStep,
     ScriptStep,
     Step,
@@ -43,12 +45,19 @@ def is_wanted(
     step: AnyStep, node: Node, *, values: dict[str, Any], path: Path, problems: list[Problem]
 ) -> bool:
     """Whether the step's `when` holds; one that cannot be told is a problem."""
+    if asks_machine(step):
+        return True
     try:
         return decide(step.when, values)
     except WhenError as error:
         place = place_at(node, ("when",))
         problems.append(problem(str(error), place, path=(*path, "when"), hint=error.hint))
         return False
+
+
+def asks_machine(step: AnyStep) -> bool:
+    """Whether only the machine itself can tell if the step is wanted."""
+    return isinstance(step, RebootModel) and step.when == NEEDS_REBOOT
 
 
 def to_steps(
@@ -85,6 +94,8 @@ def to_steps(
             places = _item_places(node, len(files))
             several = zip(files, places, strict=True)
             return tuple(_file(body, {**common, "layer": shared, "place": place}) for body, place in several)
+        case RebootModel():
+            return (RebootStep(**{**common, "machine": "vm"}, if_needed=asks_machine(model)),)
         case _:
             assert_never(model)
 

@@ -8,6 +8,8 @@ from typing import Any
 from ingot.definition.suggest import did_you_mean
 from ingot.model.secret import secret_names
 
+NEEDS_REBOOT = "needs_reboot"
+"""What a `reboot` step may ask of the machine itself."""
 _LONGEST = 1000
 
 
@@ -74,6 +76,11 @@ def _evaluate(expression: str, values: Mapping[str, Any]) -> Any:
 
 def _refuse(name: str, values: Mapping[str, Any]) -> None:
     if name not in values:
+        if name == NEEDS_REBOOT:
+            raise WhenError(
+                f"`{name}` is asked of the machine, and only by a `reboot` step",
+                hint="write `- {reboot: true, when: needs_reboot}` as a step of its own",
+            )
         hint = did_you_mean(name, values)
         facts = "facts of the machine are not known here: use them in the role or playbook"
         raise WhenError(f"there is no variable `{name}`", hint=hint if hint.startswith("did") else facts)

@@ -11,7 +11,6 @@ from ingot.model.events import Emit
 from ingot.model.image import LayerRef
 from ingot.model.plan import Layer, LayerKey, Plan
 from ingot.model.step import MachineKind
-from ingot.model.units import Bytes
 from ingot.ports import Cancel, Holder, Machine, MachineHost, MachineSpec
 
 
@@ -43,13 +42,16 @@ class Bench:
         point("after base")
         return made
 
-    def machine_on(
-        self, top: LayerRef, *, kind: MachineKind = "chroot", disk: Bytes | None = None
-    ) -> Machine:
-        """A reachable machine of a kind whose disk is what `top` holds: the one that made it, or a fresh one.
+    def kind_for(self, layer: Layer) -> MachineKind:
+        """What kind of machine makes a layer: the one that its steps want, or for the engine's own the host's choice."""
+        return self.hosts.own_kind if layer.seals or not layer.steps else layer.machine
+
+    def machine_for(self, layer: Layer, top: LayerRef) -> Machine:
+        """A reachable machine for a layer whose disk is what `top` holds: the one that made it, or a fresh one.
 
         A fresh one too where the disk has to grow, or where somebody else made `top` meanwhile.
         """
+        kind, disk = self.kind_for(layer), layer.grow
         if self._ref and (disk is not None or self._top != top or self._kind != kind):
             self._held.close(self._ref)
             self._ref = ""
@@ -60,8 +62,12 @@ class Bench:
             self._top = top
         return self.hosts.attach(self._ref, emit=self.emit, cancel=self.cancel)
 
-    def freeze(self, machine: Machine, layer: Layer) -> LayerRef:
-        """Makes a layer of the machine's disk. A sealed one is one that was scanned for leaks before."""
+    def freeze(self, machine: Machine, layer: Layer, *, following: Layer | None) -> LayerRef:
+        """Makes a layer of the machine's disk. A sealed one is one that was scanned for leaks before.
+
+        `following` is the layer to be made next, as far as is known.
+        """
+        goes_on = following and following.grow is None and self.kind_for(following) == self._kind
         point(f"before freeze {layer.name}")
         self._top = self.hosts.freeze(
             machine,
@@ -69,6 +75,7 @@ class Bench:
             labels={**self.labels, "layer": layer.name},
             scanned=layer.seals,
             sealed=layer.seals,
+            final=not goes_on,
             cancel=self.cancel,
         )
         point(f"after freeze {layer.name}")

@@ -42,7 +42,7 @@ class Work:
         bench = self.bench
         if layer.steps:
             self._provisioner.expect(layer.steps[0])
-        machine = bench.machine_on(on, kind=layer.machine, disk=layer.grow)
+        machine = bench.machine_for(layer, on)
         if layer.seals:
             self.contents = read_contents(self._inventory, machine)
         for step in layer.steps:
@@ -67,4 +67,4 @@ class Work:
             )
         if following and following.steps:
             self._provisioner.expect(following.steps[0])
-        return bench.freeze(machine, layer)
+        return bench.freeze(machine, layer, following=following)

@@ -20,8 +20,8 @@ HOW: dict[str, Any] = {"key": False}
 IF_SET: dict[str, Any] = {"key": "if set"}
 """Field metadata: this field counts where it is not its default; so that one added later moves no key."""
 
-MachineKind = Literal["chroot", "booted"]
-"""What a step may run on: the disk alone, or the system on it, booted."""
+MachineKind = Literal["chroot", "booted", "vm"]
+"""What a step may run on: the disk alone, the system on it booted on the builder's kernel, or a virtual machine."""
 
 Json = Mapping[str, Any]
 
@@ -130,6 +130,15 @@ class FilesStep(_Common):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RebootStep(_Common):
+    """Starts the machine's system anew, its kernel too; with `if_needed` only where the system asks for it."""
+
+    kind: Literal["reboot"] = "reboot"
+    if_needed: bool = False
+    machine: MachineKind = field(default="vm", metadata=IF_SET)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SealStep(_Common):
     """Makes a finished image of what was built: always the last layer, and alone in it."""
 
@@ -138,7 +147,7 @@ class SealStep(_Common):
     """Raised whenever what sealing leaves behind changes."""
 
 
-Step = PackagesStep | RolesStep | PlaybookStep | ScriptStep | FilesStep | SealStep
+Step = PackagesStep | RolesStep | PlaybookStep | ScriptStep | FilesStep | RebootStep | SealStep
 """Closed: every `match` over it ends in `assert_never`."""
 
 
@@ -170,6 +179,8 @@ def describe(step: Step) -> str:
             words = [step.path or (step.inline.strip().splitlines() or [""])[0]]
         case FilesStep():
             words = [step.dest]
+        case RebootStep():
+            words = ["if needed"] if step.if_needed else []
         case SealStep():
             words = []
     text = " ".join([step.kind, *words])

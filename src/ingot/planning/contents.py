@@ -12,6 +12,7 @@ from ingot.model.step import (
     FilesStep,
     PackagesStep,
     PlaybookStep,
+    RebootStep,
     RolesStep,
     ScriptStep,
     SealStep,
@@ -52,7 +53,7 @@ class Contents:
                 return replace(step, content=self._script(step)) if step.path else step
             case FilesStep():
                 return replace(step, content=self._files(step)) if step.src else step
-            case SealStep():
+            case RebootStep() | SealStep():
                 return step
         assert_never(step)
 

@@ -12,6 +12,7 @@ from ingot.model.step import (
     FilesStep,
     PackagesStep,
     PlaybookStep,
+    RebootStep,
     RolesStep,
     ScriptStep,
     SealStep,
@@ -55,7 +56,7 @@ def _wanted(steps: Sequence[Step]) -> str:
 
 def _word(step: Step) -> str:
     match step:
-        case PackagesStep() | SealStep():
+        case PackagesStep() | RebootStep() | SealStep():
             return step.kind
         case RolesStep():
             return "+".join(name.rstrip("/").split("/")[-1].split(".")[-1] for name in step.roles)

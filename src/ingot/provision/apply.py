@@ -14,6 +14,7 @@ from ingot.model.step import (
     FilesStep,
     PackagesStep,
     PlaybookStep,
+    RebootStep,
     RolesStep,
     ScriptStep,
     SealStep,
@@ -96,6 +97,10 @@ class Provisioners:
 
                 with contextlib.closing(self._take(step) or start(step, project=self._project)) as started:
                     apply(step, machine, started=started, project=self._project, log=log, cancel=cancel)
+            case RebootStep():
+                from ingot.provision import reboot
+
+                reboot.apply(step, machine, log=log, cancel=cancel)
             case SealStep():
                 from ingot.provision import seal
 

@@ -45,11 +45,11 @@ def test_certificates_are_the_user_own(tmp_path: Path) -> None:
 
 def test_apt_asks_the_cache_before_a_proxy() -> None:
     environment = {"http_proxy": "http://proxy:3128", "https_proxy": "http://proxy:3128"}
-    cached = apt_conf(environment, downloads=True)
+    cached = apt_conf(environment, downloads="http://127.0.0.1:3142")
     assert 'Acquire::http::Proxy "http://127.0.0.1:3142";' in cached
     assert 'Acquire::https::Proxy "http://proxy:3128";' in cached
-    assert 'Acquire::http::Proxy "http://proxy:3128";' in apt_conf(environment, downloads=False)
-    assert "Acquire" not in apt_conf({}, downloads=False)
+    assert 'Acquire::http::Proxy "http://proxy:3128";' in apt_conf(environment, downloads="")
+    assert "Acquire" not in apt_conf({}, downloads="")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,7 @@ from ingot.ports import BackendSettings, Cancel, MachineSpec, Resource
 from ingot.system import locks
 
 if TYPE_CHECKING:
-    from ingot.backends.local.machine import Surroundings
+    from ingot.backends.local.around import Surroundings
 
 
 class LocalBackend:
@@ -80,17 +80,18 @@ def open_backend(settings: BackendSettings) -> LocalBackend:
 
         return bases.make_base(base, disk, settings=settings, emit=emit, cancel=cancel)
 
-    chroot = _chroot(settings, store)
-    kinds = {"chroot": chroot, "booted": chroot, "vm": _virtual(folder, store)}
+    around = _around(settings)
+    chroot = _chroot(store, around)
+    kinds = {"chroot": chroot, "booted": chroot, "vm": _virtual(folder, store, around)}
     return LocalBackend(folder, kinds=kinds, store=store, make_base=make_base)
 
 
-def _chroot(settings: BackendSettings, store: Store) -> MachineKind:
+def _around(settings: BackendSettings) -> Callable[[], Surroundings]:
     @cache
     def around() -> Surroundings:
+        from ingot.backends.local.around import Surroundings
         from ingot.backends.local.download_origin import upstream_from
         from ingot.backends.local.downloads import Downloads
-        from ingot.backends.local.machine import Surroundings
 
         return Surroundings(
             keys=settings.directory / "ssh",
@@ -98,6 +99,10 @@ def _chroot(settings: BackendSettings, store: Store) -> MachineKind:
             downloads=Downloads(settings.state / "downloads", upstream=upstream_from(os.environ)),
         )
 
+    return around
+
+
+def _chroot(store: Store, around: Callable[[], Surroundings]) -> MachineKind:
     def open_machine(work: Path, spec: MachineSpec) -> LocalMachine:
         from ingot.backends.local.machine import Chroot
 
@@ -111,8 +116,12 @@ def _chroot(settings: BackendSettings, store: Store) -> MachineKind:
     return MachineKind(open=open_machine, remove=remove)
 
 
-def _virtual(folder: Path, store: Store) -> MachineKind:
+def _virtual(folder: Path, store: Store, around: Callable[[], Surroundings]) -> MachineKind:
     def open_machine(work: Path, spec: MachineSpec) -> LocalMachine:
+        if spec.purpose == "build":
+            from ingot.backends.local.virtual_build import VirtualBuild
+
+            return VirtualBuild(work, spec, store=store, state=folder, around=around())
         from ingot.backends.local.virtual import Virtual
 
         return Virtual(work, spec, store=store, state=folder)

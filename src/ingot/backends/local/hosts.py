@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
@@ -24,6 +24,7 @@ KINDS = {"chroot": "local.machine", "booted": "local.machine", "vm": "local.vm"}
 """What the journal calls each kind of machine. A booted one is left, and removed, as a chroot is."""
 BASE_KIND = "local.base"
 _TOOLS = ("qemu-storage-daemon", "qemu-img", "slirp4netns", "unshare", "nsenter", "mount", "ssh", "sfdisk")
+_VM_TOOLS = ("qemu-system-x86_64", "qemu-img", "mformat", "mcopy", "ssh", "ssh-keygen")
 
 
 class LocalMachine(Protocol):
@@ -36,7 +37,7 @@ class LocalMachine(Protocol):
 
     def create(self) -> None: ...
     def attach(self, *, emit: Emit, cancel: Cancel) -> Machine: ...
-    def freeze(self, new: NewLayer) -> Record: ...
+    def freeze(self, new: NewLayer, *, final: bool) -> Record: ...
     def scan(self, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]: ...
     def close(self) -> None: ...
 
@@ -101,6 +102,11 @@ class LocalHosts:
         self._machines: dict[str, LocalMachine] = {}
         self._guard = threading.Lock()
 
+    @property
+    def own_kind(self) -> Literal["chroot", "vm"]:
+        """A chroot machine, which is quick, where one can be had: with root."""
+        return "chroot" if os.geteuid() == 0 else "vm"
+
     def base(self, base: Base, held: Holder, *, emit: Emit, cancel: Cancel, fresh: bool = False) -> LayerRef:
         """The base's layer, made in a work folder of its own where it is not there. The caller locks its key."""
         found = None if fresh else self._store.find(base.key)
@@ -129,6 +135,8 @@ class LocalHosts:
 
             refuse_without_root()
             refuse_missing_tools((*_TOOLS, "systemd-nspawn") if spec.kind == "booted" else _TOOLS)
+        else:
+            refuse_missing_tools(_VM_TOOLS)
         return MachineResource(self, KINDS[spec.kind], spec)
 
     def attach(self, ref: str, *, emit: Emit, cancel: Cancel) -> Machine:
@@ -147,6 +155,7 @@ class LocalHosts:
         labels: Mapping[str, str],
         scanned: bool,
         sealed: bool,
+        final: bool = True,
         cancel: Cancel,
     ) -> LayerRef:
         """A durable layer of what was written since the last one; the machine stands on it then, detached."""
@@ -160,7 +169,8 @@ class LocalHosts:
                 sealed=sealed,
                 scanned=scanned,
                 labels=labels,
-            )
+            ),
+            final=final,
         )
         return record.ref(self._store.file(record.content))
 

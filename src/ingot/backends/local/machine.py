@@ -1,41 +1,36 @@
 """A chroot machine: a work folder with an overlay, mounted and running while it is attached.
 
-<state>/local/work/<token>/
-    machine.json   what it was made for (for people; nothing is decided by it)
-    lock           held while the process that uses the machine lives
-    holder         process id and start time of the worker, while there is one
-    disk.qcow2     what was written since the last layer
-    ns/            the mount point, empty on this side
+Beside what every machine's work folder holds (`overlay`), its own has
+
+    holder    process id and start time of the worker, while there is one
+    ns/       the mount point, empty on this side
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ingot.backends.local import booted, chain, container, login, network, scans
+from ingot.backends.local import booted, container, login, network, scans
+from ingot.backends.local.around import Surroundings
 from ingot.backends.local.grow import grow_file_system, grow_partition
 from ingot.backends.local.holder import HeldDisk, hold
+from ingot.backends.local.overlay import Overlay
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
 from ingot.backends.local.visitors import visitors
-from ingot.errors import BackendError, IngotError, RefusedError
-from ingot.model.digest import plain
+from ingot.errors import IngotError
 from ingot.model.events import Emit
-from ingot.model.units import Bytes, Seconds, format_bytes
+from ingot.model.units import Seconds
 from ingot.ports import Cancel, Finding, MachineSpec, Needle, SshAccess
-from ingot.system import files, locks, process, ssh
+from ingot.system import files, ssh
 from ingot.system.waits import Flag, poll
-
-LONGEST = 24
-"""Files in a chain; a layer that would make it longer is stored flat, with nothing below it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,50 +44,23 @@ class ChrootMachine:
     """What a booted system said while it started."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Surroundings:
-    """What all machines of a run share: the folder for its keys, the caller's environment, package downloads."""
-
-    keys: Path
-    environment: Mapping[str, str]
-    downloads: network.Service | None = None
-
-
 class Chroot:
     """One machine, from the making of its work folder to its end. For one thread at a time."""
 
     def __init__(self, folder: Path, spec: MachineSpec, *, store: Store, around: Surroundings) -> None:
         self._folder = folder
         self._spec = spec
-        self._store = store
+        self._overlay = Overlay(folder, spec, store=store)
         self._around = around
-        self._chain: tuple[Record, ...] = ()
-        self._mine = ExitStack()  # lock, leases, worker: until the machine ends
+        self._mine = ExitStack()  # the worker: until the machine ends
         self._session = ExitStack()  # what is there while it is attached
         self._held: HeldDisk | None = None
         self._access: SshAccess | None = None
         self._init = 0
-        self._lost = False  # something failed halfway: what was written may not be whole
-
-    @property
-    def overlay(self) -> Path:
-        """What was written since the last layer."""
-        return self._folder / "disk.qcow2"
 
     def create(self) -> None:
         """Makes the work folder; takes leases on the layers below. Raises NotFoundError where one is damaged."""
-        content = self._spec.parent.content
-        if self._spec.purpose == "look":
-            found = self._store.chain(content)
-            self._chain = found or self._store.verify(content)
-        else:
-            self._chain = self._store.verify(content)
-        self._refuse_shrinking()
-        self._folder.mkdir(parents=True)
-        self._mine.enter_context(locks.lock(self._folder / "lock"))
-        about = plain({"purpose": self._spec.purpose, "parent": content, "labels": self._spec.labels})
-        files.write_atomically(self._folder / "machine.json", str(about) + "\n")
-        self._mine.enter_context(self._store.lease(self._chain))
+        self._overlay.create()
 
     def attach(self, *, emit: Emit, cancel: Cancel) -> ChrootMachine:
         """Mounts the disk and starts the machine, if that is not so already."""
@@ -112,7 +80,7 @@ class Chroot:
 
     def _run(self, emit: Emit, cancel: Cancel) -> SshAccess:
         held = self._open(cancel)
-        with self._whole_or_lost():
+        with self._overlay.whole_or_lost():
             self._mount(held, cancel)
             shadow, sshd, *system = held.read("/etc/shadow", "/usr/sbin/sshd", *booted.SYSTEMS)
             login.refuse_without_sshd(sshd is not None)
@@ -127,33 +95,23 @@ class Chroot:
         """Ends what runs on the machine and unmounts; its file is complete then. Detached already is fine."""
         if not self._held or not self._held.exported:
             return
-        with self._whole_or_lost():
+        with self._overlay.whole_or_lost():
             self._end_session()
             self._held.stop()
             self._held.unmount(trim=trim)
             self._held.unexport()
 
-    def freeze(self, new: NewLayer) -> Record:
-        """Makes a layer of what was written and stands the machine, detached, on it."""
-        if self._spec.purpose == "look":
-            raise RefusedError("a throw-away machine is never frozen", hint="open one for building")
-        self._refuse_lost()
-        if not self.overlay.exists():
-            chain.create(self.overlay, self._size)
+    def freeze(self, new: NewLayer, *, final: bool) -> Record:
+        """Makes a layer of what was written and stands the machine, detached, on it, `final` or not."""
+        self._overlay.refuse_keeping()
+        self._overlay.files()
         self.detach(trim=True)
-        with _telling_disk_full(self._folder):
-            file = self.overlay if len(self._chain) < LONGEST else self._flatten()
-            labels = {**network.inherited(self._chain[-1].labels), **new.labels}
-            record = self._store.add(file, replace(new, labels=labels))
-        files.remove(self.overlay)
-        self._chain = (record,) if record.parent is None else (*self._chain, record)
-        self._mine.enter_context(self._store.lease([record]))
-        return record
+        return self._overlay.keep(new)
 
     @property
     def parent(self) -> Record | None:
         """The layer that the next one will stand on; None where that one will be flat."""
-        return self._chain[-1] if len(self._chain) < LONGEST else None
+        return self._overlay.parent
 
     def scan(self, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
         """What the disk must not hold: in files and blocks that no earlier scan found clean. Nothing runs on it then.
@@ -161,9 +119,9 @@ class Chroot:
         Read on the mount that the machine had, for the kernel knows much of the disk by now.
         """
         held = self._settle(cancel)
-        paths = self._files()
+        paths = self._overlay.files()
         try:
-            records = (*self._chain, None)
+            records = (*self._overlay.chain, None)
             parts = [
                 scans.Part(file=path, record=record) for path, record in zip(paths, records, strict=True)
             ]
@@ -178,7 +136,7 @@ class Chroot:
     def _settle(self, cancel: Cancel) -> HeldDisk:
         """The disk, mounted, with nothing that writes to it."""
         held = self._open(cancel)
-        with self._whole_or_lost():
+        with self._overlay.whole_or_lost():
             if not held.exported:
                 self._mount(held, cancel)
             self._end_session()
@@ -192,54 +150,23 @@ class Chroot:
             self._end_session()
         self._held = self._access = None
         self._mine.close()
+        self._overlay.close()
         remove_work(self._folder)
-
-    @property
-    def _size(self) -> Bytes:
-        now = self._chain[-1].disk
-        return max(self._spec.disk or now, now)
-
-    def _refuse_shrinking(self) -> None:
-        wanted, now = self._spec.disk, self._chain[-1].disk
-        if wanted and wanted < now:
-            raise BackendError(
-                f"the disk has {format_bytes(now)} and cannot shrink to {format_bytes(wanted)}",
-                hint="write a larger `disk`, or make the base anew with a smaller one",
-            )
-
-    def _files(self) -> tuple[Path, ...]:
-        if not self.overlay.exists():
-            chain.create(self.overlay, self._size)
-        return (*self._store.files(self._chain), self.overlay)
 
     def _open(self, cancel: Cancel) -> HeldDisk:
         cancel.check()
-        self._refuse_lost()
+        self._overlay.refuse_lost()
         if not self._held:
             self._held = self._mine.enter_context(hold(self._folder / "ns"))
             _write_holder(self._folder / "holder", self._held.pid)
         return self._held
 
-    @contextmanager
-    def _whole_or_lost(self) -> Iterator[None]:
-        """Between two whole states: a failure on the way leaves a machine that can only be removed."""
-        self._lost = True
-        with _telling_disk_full(self._folder):
-            yield
-        self._lost = False
-
-    def _refuse_lost(self) -> None:
-        if self._lost:
-            raise BackendError(
-                f"the machine {self._folder.name} failed before and cannot be used any more",
-                hint="open a new one; finished layers are kept",
-            )
-
     def _mount(self, held: HeldDisk, cancel: Cancel) -> None:
-        grows = not self.overlay.exists() and self._size > self._chain[-1].disk
-        held.export(self._files(), writable=True, cancel=cancel)
+        grows = self._overlay.grows
+        paths = self._overlay.files()
+        held.export(paths, writable=True, cancel=cancel)
         if grows:
-            grow_partition(held, self._files(), cancel=cancel)
+            grow_partition(held, paths, cancel=cancel)
         devices = held.mount()
         files.write_atomically(self._folder / "loop", "".join(f"{_loop(device)}\n" for device in devices))
         if grows:
@@ -250,7 +177,7 @@ class Chroot:
         proxies = network.proxy_environment(around.environment)
         own = login.BOOTED_ENVIRONMENT if self._boots else login.CHROOT_ENVIRONMENT
         environment = {**own, **proxies}
-        apt = network.apt_conf(proxies, downloads=around.downloads is not None)
+        apt = network.apt_conf(proxies, downloads=network.DOWNLOADS_URL if around.downloads else "")
         name = self._folder.name
         run_files = [
             *login.run_files(around.keys, name, environment, pam=pam),
@@ -269,7 +196,7 @@ class Chroot:
         login.clear_sockets(sockets)
         access = login.write_access(around.keys, name, init, sockets=sockets)
         if around.downloads:
-            mirrors = network.mirrors_of(self._chain[-1].labels)
+            mirrors = network.mirrors_of(self._overlay.chain[-1].labels)
             self._session.enter_context(network.hand_in(around.downloads, init, instead=mirrors))
         return access
 
@@ -280,33 +207,11 @@ class Chroot:
         self._access = None
         self._session.close()
 
-    def _flatten(self) -> Path:
-        flat = self._folder / "flat.qcow2"
-        source = chain.nested(self._files())
-        process.run(["qemu-img", "convert", "-O", "qcow2", source, str(flat)], timeout=Seconds(3600.0))
-        return flat
-
 
 def _sizes() -> dict[str, int]:
     """The sizes of a machine's memory-backed folders: a quarter of the builder's memory for /tmp, 8 GiB at most."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {"tmp": min(8 * 2**30, memory // 4), "run": min(256 * 2**20, memory // 16), "shm": memory // 16}
-
-
-@contextmanager
-def _telling_disk_full(folder: Path) -> Iterator[None]:
-    """Turns what goes wrong for lack of room into a sentence that says so."""
-    try:
-        yield
-    except (OSError, BackendError) as error:
-        usage = shutil.disk_usage(folder)
-        if usage.free > max(64 * 2**20, usage.total // 200):
-            raise
-        raise BackendError(
-            f"the disk that holds {folder} is full: {format_bytes(usage.free)} of "
-            f"{format_bytes(usage.total)} are free",
-            hint="`ingot gc` removes old layers; INGOT_STATE moves the state folder to a larger disk",
-        ) from error
 
 
 def remove_work(folder: Path) -> None:

@@ -21,10 +21,11 @@ from ingot.errors import BackendError
 
 DOWNLOADS_PORT = 3142
 """Where the machine finds the cache of package downloads, on its own 127.0.0.1."""
+DOWNLOADS_URL = f"http://127.0.0.1:{DOWNLOADS_PORT}"
 
 RESOLV_CONF = "# For the time of the build.\nnameserver 10.0.2.3\noptions timeout:2 attempts:5\n"
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy")
-_BUNDLE = "/run/ingot/ca-certificates.crt"
+BUNDLE = "/run/ingot/ca-certificates.crt"
 _BUNDLE_NAMES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO")
 
 
@@ -99,7 +100,7 @@ def _in_thread(make: Callable[[], socket.socket]) -> socket.socket:
     return made[0]
 
 
-def proxy_environment(environment: Mapping[str, str]) -> dict[str, str]:
+def proxy_environment(environment: Mapping[str, str], *, bundle: str = BUNDLE) -> dict[str, str]:
     """The user's proxies and certificates as programs on the machine are to see them, in both spellings.
 
     A proxy on the builder's own 127.0.0.1 is left out: the machine cannot reach it.
@@ -110,35 +111,35 @@ def proxy_environment(environment: Mapping[str, str]) -> dict[str, str]:
         if value and not (name != "no_proxy" and _is_local(value)) and _is_plain(value):
             found[name] = found[name.upper()] = value
     if environment.get("SSL_CERT_FILE"):
-        found |= dict.fromkeys(_BUNDLE_NAMES, _BUNDLE)
+        found |= dict.fromkeys(_BUNDLE_NAMES, bundle)
     return found
 
 
-def certificate_files(environment: Mapping[str, str]) -> list[tuple[str, str, int]]:
-    """The user's own bundle of certificates, for the machine's /run; it never touches its disk."""
+def certificate_files(environment: Mapping[str, str], *, bundle: str = BUNDLE) -> list[tuple[str, str, int]]:
+    """The user's own bundle of certificates, as a file for the machine that its image will not have."""
     path = environment.get("SSL_CERT_FILE")
     if not path:
         return []
     try:
-        return [(_BUNDLE, Path(path).read_bytes().decode("latin-1"), 0o644)]
+        return [(bundle, Path(path).read_bytes().decode("latin-1"), 0o644)]
     except OSError as error:
         raise BackendError(
             f"SSL_CERT_FILE names {path}, which cannot be read: {error.strerror}", hint="correct or unset it"
         ) from error
 
 
-def apt_conf(environment: Mapping[str, str], *, downloads: bool) -> str:
+def apt_conf(environment: Mapping[str, str], *, downloads: str) -> str:
     """What apt is told for the time of the build: where downloads come from, to keep none on the disk, and that
-    dpkg need not wait for the disk file by file. What a crash leaves is no layer, and freezing waits for all."""
+    dpkg need not wait for the disk file by file. `downloads` is the URL of a cache. What a crash leaves is no layer, and freezing waits for all."""
     lines = ['APT::Keep-Downloaded-Packages "false";', 'DPkg::Options:: "--force-unsafe-io";']
     if downloads:
-        lines.append(f'Acquire::http::Proxy "http://127.0.0.1:{DOWNLOADS_PORT}";')
+        lines.append(f'Acquire::http::Proxy "{downloads}";')
     elif "http_proxy" in environment:
         lines.append(f'Acquire::http::Proxy "{environment["http_proxy"]}";')
     if "https_proxy" in environment:
         lines.append(f'Acquire::https::Proxy "{environment["https_proxy"]}";')
     if "SSL_CERT_FILE" in environment:
-        lines.append(f'Acquire::https::CAInfo "{_BUNDLE}";')
+        lines.append(f'Acquire::https::CAInfo "{environment["SSL_CERT_FILE"]}";')
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -51,8 +51,8 @@ class Virtual:
             )
         return self._machine
 
-    def freeze(self, new: NewLayer) -> Record:
-        raise RefusedError("what a virtual machine wrote is not kept", hint="build on a chroot machine")
+    def freeze(self, new: NewLayer, *, final: bool) -> Record:
+        raise RefusedError("a throw-away machine is never frozen", hint="open one for building")
 
     def scan(self, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
         raise RefusedError("a virtual machine's disk is not scanned", hint="scan before the disk is booted")

@@ -78,7 +78,6 @@ class VmResource:
         assert spec and self._files, "a machine is made of a layer"
         _refuse_foreign_architecture(spec.arch)
         self._state.mkdir(parents=True, exist_ok=True)
-        accelerator = vm_qemu.choose_accelerator(self._state)
         home = self._folder / token
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Whoever finds the folder alone tells by this that it is a virtual machine's.
@@ -87,37 +86,11 @@ class VmResource:
         below = chain.read_header(self._files[-1]).size
         chain.create(overlay, Bytes(max(below, spec.disk or 0)))
         keys = vm_seed.make_keys(home)
-        self._tell(home, keys, token)
-        if self._firmware == "uefi":
-            vm_qemu.copy_uefi_variables(home)
-        words = vm_qemu.machine_argv(
-            [*(path.resolve() for path in self._files), overlay.resolve()],
-            accelerator=accelerator,
-            firmware=self._firmware,
-            memory=spec.memory,
-            cpus=spec.cpus,
-            token=token,
-        )
-        with (home / "qemu.log").open("wb") as log:
-            started = process.spawn(words, cwd=home, stdout=log, stderr=log)
-        self._processes[token] = started
-        about = {"pid": started.pid, "accelerator": accelerator}
-        system_files.write_atomically(home / "machine.json", json.dumps(about))
-        return str(token)
-
-    def _tell(self, home: Path, keys: vm_seed.Keys, token: Token) -> None:
-        """Makes the keys known to the machine, through the seed and, where cloud-init would not read it, its disk."""
+        files = [*self._files, overlay]
         vm_seed.write_seed(home, keys, instance=token, hostname=self._hostname)
-        if os.geteuid() != 0:
-            return
-        with holder.hold(home / "held") as held:
-            held.export([*self._files, home / "disk.qcow2"], writable=True)
-            held.mount()
-            root = held.outside(held.root)
-            if not vm_seed.has_cloud_init(root):
-                vm_seed.write_into(root, keys)
-            held.unmount(trim=False)
-            held.unexport()
+        tell_disk(home, files, keys)
+        self._processes[token] = launch(home, files, state=self._state, spec=spec, firmware=self._firmware)
+        return str(token)
 
     def find(self, token: Token) -> str | None:
         return str(token) if (self._folder / token).exists() else None
@@ -133,6 +106,47 @@ class VmResource:
         system_files.remove(home)
 
 
+def tell_disk(home: Path, files: Sequence[Path], keys: vm_seed.Keys) -> None:
+    """Writes the keys into the disk (base first, its overlay last) where cloud-init would not; that takes root."""
+    if os.geteuid() != 0:
+        return
+    with holder.hold(home / "held") as held:
+        held.export(files, writable=True)
+        held.mount()
+        root = held.outside(held.root)
+        if not vm_seed.has_cloud_init(root):
+            vm_seed.write_into(root, keys)
+        held.unmount(trim=False)
+        held.unexport()
+
+
+def launch(
+    home: Path,
+    files: Sequence[Path],
+    *,
+    state: Path,
+    spec: MachineSpec,
+    firmware: vm_qemu.Firmware = "bios",
+) -> subprocess.Popen[bytes]:
+    """QEMU in the machine's folder, which is named by its token; what the machine writes goes to the last file."""
+    accelerator = vm_qemu.choose_accelerator(state)
+    if firmware == "uefi":
+        vm_qemu.copy_uefi_variables(home)
+    words = vm_qemu.machine_argv(
+        [path.resolve() for path in files],
+        accelerator=accelerator,
+        firmware=firmware,
+        memory=spec.memory,
+        cpus=spec.cpus,
+        token=home.name,
+    )
+    with (home / "qemu.log").open("wb") as log:
+        started = process.spawn(words, cwd=home, stdout=log, stderr=log)
+    about = {"pid": started.pid, "accelerator": accelerator}
+    system_files.write_atomically(home / "machine.json", json.dumps(about))
+    return started
+
+
 def attach_vm(
     folder: Path,
     ref: str,
@@ -142,8 +156,11 @@ def attach_vm(
     cancel: Cancel,
     subject: str = "",
     timeout: Seconds = _BOOT_DEADLINE,
+    keys: vm_seed.Keys | None = None,
 ) -> VmMachine:
     """The machine `ref` of `folder`, once a command runs on it over SSH. `sockets`: a folder with a short path.
+
+    `keys` are those in its own folder unless given; how it is reached is written beside its host key.
 
     Raises BackendError as soon as it is known that it will not come up, DeadlineError when `timeout` ran out; both
     say what the console tells, and name it in `console`.
@@ -158,7 +175,7 @@ def attach_vm(
         _raise_if_lost(home, facts["pid"])
         again.if_stood_still()
         if not access:
-            access.append(_access(home, ref, sockets))
+            access.append(_access(home, keys or vm_seed.make_keys(home), sockets))
         return access[0] if _answers(access[0], home, cancel) else None
 
     try:
@@ -218,14 +235,14 @@ def power_down(folder: Path, ref: str, *, cancel: Cancel, timeout: Seconds = _SH
     )
 
 
-def _access(home: Path, ref: str, sockets: Path) -> SshAccess:
+def _access(home: Path, keys: vm_seed.Keys, sockets: Path) -> SshAccess:
     entry = ssh.HostEntry(
-        alias=ref,
-        host_key=(home / "host.pub").read_text(),
-        identity=home / "id",
+        alias=home.name,
+        host_key=keys.host_public,
+        identity=keys.identity,
         port=vm_qemu.forwarded_port(home),
     )
-    return ssh.write_entry(home, entry, sockets=sockets)
+    return ssh.write_entry(keys.host.parent, entry, sockets=sockets)
 
 
 def _answers(access: SshAccess, home: Path, cancel: Cancel) -> bool:

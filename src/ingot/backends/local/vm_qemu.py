@@ -24,6 +24,8 @@ Accelerator = Literal["kvm", "tcg"]
 # with (0x10 << 1) | 1, which is known to no other end.
 _PROBE = bytes.fromhex("b010e6f4f4ebfd").ljust(510, b"\0") + b"\x55\xaa"
 _PROBE_EXIT = 33
+DISK = "disk"
+"""QEMU's name for the disk that a machine is started with."""
 _PROBE_SECONDS = Seconds(2.0)
 _UEFI = (
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
@@ -54,7 +56,7 @@ def machine_argv(
     words += ["-chardev", "file,id=console,path=console", "-serial", "chardev:console"]
     words += ["-qmp", "unix:qmp,server=on,wait=off"]
     words += ["-blockdev", json.dumps(_disk(files))]
-    words += ["-device", "virtio-blk-pci,drive=disk,bootindex=1,serial=ingot"]
+    words += ["-device", f"virtio-blk-pci,drive={DISK},bootindex=1,serial=ingot"]
     seed = {"driver": "raw", "node-name": "seed", "read-only": True,
             "file": {"driver": "file", "filename": "seed", "read-only": True}}  # fmt: skip
     words += ["-blockdev", json.dumps(seed), "-device", "virtio-blk-pci,drive=seed"]
@@ -70,16 +72,27 @@ def machine_argv(
 
 def _disk(files: Sequence[Path]) -> dict[str, Any]:
     below = json.loads(chain.nested(files[:-1]).removeprefix("json:")) if len(files) > 1 else None
-    # What such a machine writes is thrown away: it need not reach the disk.
+    return {**_overlay(files[-1], node=DISK), "backing": below}
+
+
+def _overlay(file: Path, *, node: str) -> dict[str, Any]:
+    # What such a machine writes need not reach the disk before a layer is made of it, if ever.
     cache = {"direct": False, "no-flush": True}
     return {
         "driver": "qcow2",
-        "node-name": "disk",
+        "node-name": node,
         "discard": "unmap",
+        "detect-zeroes": "unmap",
         "cache": cache,
-        "file": {"driver": "file", "filename": str(files[-1]), "discard": "unmap", "cache": cache},
-        "backing": below,
+        "file": {"driver": "file", "filename": str(file), "discard": "unmap", "cache": cache},
+        "backing": None,
     }
+
+
+def go_on_in(folder: Path, file: Path, *, node: str, instead_of: str) -> None:
+    """Has a running machine write to a new overlay, by that node's name; the file before is complete then."""
+    control(folder, "blockdev-add", **_overlay(file.resolve(), node=node))
+    control(folder, "blockdev-snapshot", node=instead_of, overlay=node)
 
 
 def uefi_files() -> tuple[Path, Path]:

@@ -44,19 +44,24 @@ class Keys:
     host_public: str
 
 
-def make_keys(folder: Path) -> Keys:
-    """Fresh ed25519 keys in the machine's folder."""
-    identity, host = folder / "id", folder / "host"
-    return Keys(identity=identity, public=make_key(identity), host=host, host_public=make_key(host))
+def make_keys(folder: Path, *, host: str = "host") -> Keys:
+    """Fresh ed25519 keys in a folder, or those that are there; `host` names the file of the machine's own."""
+    identity, host_key = folder / "id", folder / host
+    return Keys(identity=identity, public=make_key(identity), host=host_key, host_public=make_key(host_key))
 
 
-def write_seed(folder: Path, keys: Keys, *, instance: str, hostname: str) -> Path:
-    """The seed disk in the machine's folder. cloud-init applies it as it would a cloud's user data."""
-    user_data = {
+def write_seed(folder: Path, keys: Keys, *, instance: str, hostname: str, grows: bool = True) -> Path:
+    """The seed disk in the machine's folder. cloud-init applies it as it would a cloud's user data.
+
+    Unless it `grows`, the root file system is left as large as it is.
+    """
+    user_data: dict[str, object] = {
         "disable_root": False,
         "ssh_authorized_keys": [keys.public],
         "ssh_keys": {"ed25519_private": keys.host.read_text(), "ed25519_public": keys.host_public},
     }
+    if not grows:
+        user_data |= {"growpart": {"mode": "off"}, "resize_rootfs": False}
     files = {
         # JSON is YAML.
         "user-data": "#cloud-config\n" + json.dumps(user_data, indent=1) + "\n",

@@ -96,6 +96,10 @@ class MemoryBackend:
         return self
 
     @property
+    def own_kind(self) -> Literal["chroot"]:
+        return "chroot"
+
+    @property
     def images(self) -> MemoryImages:
         return MemoryImages(cloud=self)
 
@@ -185,6 +189,7 @@ class MemoryBackend:
         labels: Mapping[str, str],
         scanned: bool,
         sealed: bool,
+        final: bool = True,
         cancel: Cancel,
     ) -> LayerRef:
         """A layer of the machine's disk, once it is complete."""

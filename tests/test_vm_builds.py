@@ -1,0 +1,94 @@
+"""A build that goes from a chroot to a virtual machine and back, by its definition: two reboots, a newer kernel."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ingot.api import Workspace
+from ingot.model.events import Event, Output
+from tests.backends.local import bases
+
+pytestmark = [pytest.mark.local, pytest.mark.network, pytest.mark.boot]
+
+DEFINITION = """\
+name: virtual
+targets:
+  local: {backend: local, disk: 4 GiB}
+bases:
+  debian:
+    local: {image: base.qcow2}
+images:
+  node:
+    base: debian
+    targets: [local]
+    machine: vm
+    steps:
+      - script: {inline: "test ! -d /run/systemd/system; uname -r >/root/builder-kernel"}
+        machine: chroot
+        layer: prepared
+      - playbook: site.yml
+      - script: {inline: "systemctl is-active mine && exit 1; test ! -e /tmp/left; uname -r >/root/kernel-after"}
+        layer: looked-at
+      - reboot: true
+        when: needs_reboot
+      - script: {inline: "test ! -d /run/systemd/system; test ! -e /var/lib/ingot-build; test ! -e /etc/apt/apt.conf.d/zz-ingot-build; cmp /root/kernel /root/kernel-after"}
+        machine: chroot
+        layer: back-again
+"""
+PLAYBOOK = """\
+- hosts: all
+  tasks:
+    - name: Which kernel runs
+      ansible.builtin.command: uname -r
+      register: before
+      changed_when: false
+    - name: Reboot once
+      ansible.builtin.reboot: {reboot_timeout: 900}
+    - name: Install another kernel
+      ansible.builtin.apt: {name: linux-image-cloud-amd64, install_recommends: false}
+    - name: Make it the one that boots
+      ansible.builtin.shell: |
+        dpkg-query -W -f '${Package}\\n' 'linux-image-[0-9]*' | grep -v cloud | xargs apt-get remove -y --purge
+        update-grub
+      environment: {DEBIAN_FRONTEND: noninteractive}
+      changed_when: true
+    - name: Reboot into it
+      ansible.builtin.reboot: {reboot_timeout: 900}
+    - name: Which kernel runs now
+      ansible.builtin.command: uname -r
+      register: after
+      changed_when: false
+    - name: It is another one
+      ansible.builtin.assert:
+        that: before.stdout != after.stdout and 'cloud' in after.stdout
+    - name: Leave something running
+      ansible.builtin.shell: systemd-run --unit=mine sleep 1000; touch /tmp/left; echo {{ after.stdout }} >/root/kernel
+      changed_when: true
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "base.qcow2").symlink_to(bases.debian("bookworm"))
+    (folder / "ingot.yaml").write_text(DEFINITION)
+    (folder / "site.yml").write_text(PLAYBOOK)
+    return folder
+
+
+def test_two_reboots_and_another_kernel(project: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    workspace = Workspace.open(project, state=tmp_path / "state")
+    (outcome,) = workspace.build(emit=events.append).outcomes
+    assert outcome.error is None, json.dumps(outcome.error)
+    assert [layer.status for layer in outcome.layers] == ["built"] * len(outcome.layers)
+    said = [event.text for event in events if isinstance(event, Output)]
+    assert "no reboot is needed" in said, "the newest kernel runs already"
+    assert not list((tmp_path / "state" / "local" / "work").iterdir())
+    again = workspace.build().outcomes[0]
+    assert again.status == "reused"
+
