@@ -91,4 +91,3 @@ def test_two_reboots_and_another_kernel(project: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "state" / "local" / "work").iterdir())
     again = workspace.build().outcomes[0]
     assert again.status == "reused"
-

@@ -92,6 +92,7 @@ class Holder(Protocol):
 
     def open(self, resource: Resource) -> str: ...  # the ref
     def close(self, ref: str) -> None: ...
+    def keep(self, ref: str, until: float) -> None: ...  # after the run, until then; seconds since the epoch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +150,7 @@ class Finding:
 class MachineHost(Protocol):
     """Makes machines and freezes what became of them.
 
-    The life of a machine: its resource is opened; `attach` makes it reachable (again, after a freeze too);
+    The life of a machine: its resource is opened; `attach` makes it reachable (again, after a freeze or `keep`);
     steps run; `freeze` turns the state of its disk into a layer and leaves the machine on top of that layer,
     detached. `scan` and `freeze` end whatever steps have started first.
     """
@@ -166,6 +167,13 @@ class MachineHost(Protocol):
 
     def machine(self, spec: MachineSpec) -> Resource: ...
     def attach(self, ref: str, *, emit: Emit, cancel: Cancel) -> Machine: ...
+
+    def keep(self, ref: str) -> None:
+        """Makes the machine fit for staying after this process: `attach` of another one finds it as it is now.
+
+        What ran on it may have ended, where it lives on this computer. Raises BackendError where it cannot stay.
+        """
+        ...
 
     def scan(self, machine: Machine, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
         """What the disk as it now is must not hold: files, and raw blocks allocated since the last scanned layer."""

@@ -350,3 +350,55 @@ def test_what_requirements_ask_for_is_fetched_before_the_definition_is_read(
     assert said.code == 0, said.err
     assert (project / ".ingot/galaxy/roles/motd/tasks/main.yml").is_file()
     assert ingot("plan", "--detailed-exitcode").code == 0
+
+
+BROKEN = DEFINITION.replace("packages: [hwloc]", "packages: [broken]")
+
+
+def test_a_kept_machine_is_listed_and_cancelled(ingot: Ingot, project: Path) -> None:
+    (project / "ingot.yaml").write_text(BROKEN)
+    failed = ingot("build", "--on-error", "keep", "--json")
+    assert failed.code == 5
+    facts = failed.document["outcomes"][1]["error"]["facts"]
+    run = failed.document["run"]
+    assert f"ingot ssh {run}" in facts["kept"] and facts["resume"] == f"ingot resume {run}"
+    (seen,) = ingot("ps", "--json").document["runs"]
+    assert seen["id"] == run and seen["kept_until"] and len(seen["held"]) == 1
+    assert "kept until" in ingot("ps").out
+    assert ingot("sweep", "--json").document["removed"] == []
+    assert ingot("cancel", run).code == 0
+    assert ingot("ps", "--json").document["runs"] == []
+    assert ingot("ssh", run).code == 4, "its machine is gone"
+
+
+def test_resume_builds_what_the_run_was_asked_for(ingot: Ingot, project: Path) -> None:
+    (project / "ingot.yaml").write_text(BROKEN)
+    failed = ingot("build", "big-node", "--var", "greeting=ahoy", "--on-error", "keep", "--json")
+    run = failed.document["run"]
+    (project / "ingot.yaml").write_text(DEFINITION)
+    resumed = ingot("resume", run[:-2], "--json")
+    assert resumed.code == 0, resumed.err
+    (outcome,) = resumed.document["outcomes"]
+    assert outcome["image"] == "big-node"
+    assert [layer["status"] for layer in outcome["layers"]] == ["reused"] * 3 + ["built"] * 2
+    assert ingot("ps", "--json").document["runs"] == [], "what was kept is removed"
+
+
+def test_resume_wants_secrets_again(ingot: Ingot, project: Path) -> None:
+    secret = "variables:\n  token: {type: string, sensitive: true}\n"
+    (project / "ingot.yaml").write_text(BROKEN.replace("variables:\n", secret))
+    run = ingot("build", "--var", "token=very-secret-indeed", "--json").document["run"]
+    state = Path(os.environ["INGOT_STATE"])
+    assert "very-secret" not in (state / "runs" / run / "wish.json").read_text()
+    said = ingot("resume", run)
+    assert said.code == 2 and "--var token=" in said.err
+    assert ingot("resume", run, "--var", "token=very-secret-indeed").code == 5
+
+
+def test_only_a_build_is_resumed(ingot: Ingot, project: Path) -> None:
+    assert ingot("build").code == 0
+    ingot("check")
+    run = ingot("logs", "--list", "--json").document["runs"][0]["id"]
+    said = ingot("resume", run)
+    assert said.code == 4 and "not a build" in said.err
+    assert ingot("build", "--on-error", "ask").code == 2, "there is no terminal to ask on"

@@ -14,6 +14,7 @@ from ingot.engine.journal import Place
 from ingot.engine.records import Built
 from ingot.engine.run import Run
 from ingot.engine.sweep import Swept, sweep
+from ingot.engine.work import OnError
 from ingot.model.definition import DebootstrapBase
 from ingot.model.events import Event
 from ingot.model.image import Package
@@ -131,6 +132,7 @@ class Workshop:
         *,
         cancel: Cancel | None = None,
         anew: Collection[LayerKey] = (),
+        on_error: OnError | None = None,
         keys: Mapping[str, str] | None = None,
     ) -> Built:
         """One build as the façade does it: sweep first, then a run of its own."""
@@ -150,6 +152,7 @@ class Workshop:
                 emit=run.emit,
                 cancel=cancel or Impatient(),
                 anew=anew,
+                on_error=on_error,
             )
 
     def sweep(self, *, names: Sequence[str] = ()) -> Swept:

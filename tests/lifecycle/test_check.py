@@ -57,6 +57,9 @@ class Opened:
     def close(self, ref: str) -> None:
         self._open.pop(ref).delete(ref)
 
+    def keep(self, ref: str, until: float) -> None:
+        self._open.pop(ref)
+
     def close_all(self) -> None:
         for ref in list(self._open):
             self.close(ref)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from ingot.api import adapters
+from ingot.api import adapters, resuming
 from ingot.api.outcomes import Built, as_record, error_of, exit_code, failed_outcome, first_of
 from ingot.errors import CancelledError, IngotError, PlanError, UsageError
 from ingot.model.events import BuildFinished, Emit, Event, LayerFinished, Warned
@@ -18,6 +18,7 @@ from ingot.model.units import Bytes, Seconds
 if TYPE_CHECKING:
     from ingot.api.workspace import Workspace
     from ingot.engine.run import Run
+    from ingot.engine.work import Decide, OnError
     from ingot.model.plan import LayerKey, Plan
     from ingot.ports import Cancel
     from ingot.stores import packer_manifest
@@ -39,10 +40,18 @@ class Wish:
     """How long all of it may take."""
     jobs: int = 1
     """How many images are built at once, each in a thread of its own."""
+    on_error: Literal["cleanup", "keep", "ask"] = "cleanup"
+    """What becomes of a machine on which a step has failed."""
+    keep_for: Seconds = Seconds(12 * 3600.0)
 
 
-def build(workspace: Workspace, wish: Wish, *, emit: Emit, cancel: Cancel) -> Built:
-    """Plans, sweeps what dead runs left, builds, records; a failed image does not keep others from being tried."""
+def build(
+    workspace: Workspace, wish: Wish, *, emit: Emit, cancel: Cancel, ask: Decide | None = None
+) -> Built:
+    """Plans, sweeps what dead runs left, builds, records; a failed image does not keep others from being tried.
+
+    `ask` decides about each machine on which something failed, where the wish is to ask.
+    """
     from ingot.engine.run import Run
     from ingot.engine.steps import Deadline
     from ingot.engine.sweep import sweep
@@ -63,6 +72,7 @@ def build(workspace: Workspace, wish: Wish, *, emit: Emit, cancel: Cancel) -> Bu
         secrets=workspace.loaded.secrets,
     )
     with run, Catalog(workspace.state.catalog) as catalog:
+        resuming.remember(workspace, wish, run)
         started = run.clock.monotonic()
         if wish.deadline is not None:
             hint = (
@@ -70,7 +80,13 @@ def build(workspace: Workspace, wish: Wish, *, emit: Emit, cancel: Cancel) -> Bu
             )
             cancel = Deadline(cancel, clock=run.clock, seconds=wish.deadline, what="the build", hint=hint)
         batch = Batch(
-            workspace=workspace, wish=wish, run=run, catalog=catalog, finished=finished, cancel=cancel
+            workspace=workspace,
+            wish=wish,
+            run=run,
+            catalog=catalog,
+            finished=finished,
+            cancel=cancel,
+            on_error=_on_error(wish, ask),
         )
         outcomes = _all(plans, batch)
         if workspace.simulated is None:
@@ -80,6 +96,13 @@ def build(workspace: Workspace, wish: Wish, *, emit: Emit, cancel: Cancel) -> Bu
         seconds = Seconds(run.clock.monotonic() - started)
         saved = saved_by_reuse(catalog, workspace.definition.name, outcomes)
     return Built(run=run.id, outcomes=outcomes, seconds=seconds, saved=saved)
+
+
+def _on_error(wish: Wish, ask: Decide | None) -> OnError:
+    from ingot.engine.work import OnError, always_cleanup
+
+    decide = {"cleanup": always_cleanup, "keep": lambda error: "keep", "ask": ask or always_cleanup}
+    return OnError(decide=decide[wish.on_error], keep_for=wish.keep_for)
 
 
 def _all(plans: Sequence[Plan], batch: Batch) -> tuple[Outcome, ...]:
@@ -164,6 +187,7 @@ class Batch:
     catalog: Catalog
     finished: Finished
     cancel: Cancel
+    on_error: OnError
     failed: set[tuple[str, str]] = field(default_factory=set)
     made: set[LayerKey] = field(default_factory=set)
     """What this run has made: an image that continues another one stands on it, though all was to be made anew."""
@@ -181,7 +205,7 @@ class Batch:
             seconds = Seconds(self.run.clock.monotonic() - started)
             self.run.emit(BuildFinished(subject=plan.subject, status="failed", seconds=seconds))
             layers = self.finished.records(plan)
-            record = as_record(error, **_what_now(plan, error, layers))
+            record = as_record(error, **_what_now(plan, error, layers, run=self.run.id))
             outcome = failed_outcome(plan, record, seconds=seconds, layers=layers)
             self.failed.add((plan.image, plan.target))
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -225,6 +249,7 @@ class Batch:
             emit=run.emit,
             cancel=self.cancel,
             anew=self._anew(plan),
+            on_error=self.on_error,
         )
         self.made.update(layer.key for layer in built.layers if layer.status == "built")
         version = self.catalog.record(
@@ -251,10 +276,16 @@ class Batch:
         return checker.checked(outcome, image=built.image, backend=backend, options=plan.options)
 
 
-def _what_now(plan: Plan, error: IngotError, layers: Sequence[LayerRecord]) -> dict[str, str]:
+def _what_now(plan: Plan, error: IngotError, layers: Sequence[LayerRecord], *, run: str) -> dict[str, str]:
     """What became of the machine, and the command that goes on from the last finished layer."""
     if isinstance(error, PlanError):
         return {}
+    if "kept_until" in error.facts:
+        until = datetime.fromtimestamp(error.facts["kept_until"]).astimezone()
+        kept = (
+            f"kept until {until:%Y-%m-%d %H:%M}: `ingot ssh {run}` enters it, `ingot cancel {run}` removes it"
+        )
+        return {"kept": kept, "resume": f"ingot resume {run}"}
     count = len(layers)
     kept = f"not kept; {count} finished layer{'s are' if count != 1 else ' is'}" if count else ""
     return {"kept": kept, "resume": f"ingot build {plan.image}"}

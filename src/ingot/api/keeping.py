@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -138,6 +139,8 @@ def cancel(workspace: Workspace, name: str, *, emit: Emit, cancel: Cancel) -> Se
     from ingot.system.waits import poll
 
     found = looking.run(workspace.state.runs, name)
+    if found.state != "running" and sweep(workspace, [found.id], dry_run=False, emit=emit).removed:
+        return found  # it had kept a machine, which is gone now
     if found.state != "running":
         raise RefusedError(
             f"run {found.id} has ended already: {found.state}", hint="`ingot ps` lists those that go on"
@@ -170,7 +173,7 @@ def unswept(workspace: Workspace) -> tuple[str, ...]:
     for run in sorted(path.parent for path in workspace.state.runs.glob(f"*/{NAME}")):
         with try_lock(run / LOCK) as free:
             records = Journal(run, run=run.name).read() if free else ()
-        found += [f"{run.name}: {record.name}" for record in records]
+        found += [f"{run.name}: {record.name}" for record in records if record.until < time.time()]
     return tuple(found)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -112,9 +113,11 @@ def living(folder: Path) -> tuple[SeenRun, ...]:
 
     found = []
     for one in runs(folder):
-        held = tuple(record.name for record in Journal(one.folder, run=one.id).read())
-        if held or one.state == "running":
-            found.append(replace(one, held=held))
+        records = Journal(one.folder, run=one.id).read()
+        if records or one.state == "running":
+            until = max((record.until for record in records), default=0.0)
+            kept = datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds") if until else ""
+            found.append(replace(one, held=tuple(record.name for record in records), kept_until=kept))
     return tuple(found)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ingot.api.workspace import Workspace
     from ingot.engine.run import Run
     from ingot.model.image import LayerRef
-    from ingot.ports import Backend, Cancel
+    from ingot.ports import Backend, Cancel, SshAccess
     from ingot.stores.catalog import Entry
 
 
@@ -69,7 +69,7 @@ def shell(
     from ingot.engine.journal import Place
     from ingot.engine.resources import Resources
     from ingot.ports import MachineSpec
-    from ingot.system import process, ssh
+    from ingot.system import ssh
 
     entry = entry_of(workspace, name, target=target)
     subject = f"{entry.image}/{entry.target}"
@@ -82,17 +82,55 @@ def shell(
             spec = MachineSpec(parent=layer, purpose="look", arch=entry.arch)
             ref = held.open(backend.hosts.machine(spec))
             machine = backend.hosts.attach(ref, emit=run.emit, cancel=cancel)
-            terminal = sys.stdin.isatty() and sys.stdout.isatty()
-            argv = ssh.argv(machine.ssh, *command, terminal=terminal)
-            client = process.spawn(argv, stdin=None, stdout=None, stderr=None)
             try:
-                while client.poll() is None:
-                    cancel.check()
-                    cancel.wait(Seconds(0.1))
+                return _on_this_terminal(machine.ssh, command, cancel=cancel)
             finally:
-                process.end(client)
                 ssh.close(machine.ssh)
-            return client.returncode
+
+
+def _on_this_terminal(access: SshAccess, command: Sequence[str], *, cancel: Cancel) -> int:
+    from ingot.system import process, ssh
+
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    argv = ssh.argv(access, *command, terminal=terminal)
+    client = process.spawn(argv, stdin=None, stdout=None, stderr=None)
+    try:
+        while client.poll() is None:
+            cancel.check()
+            cancel.wait(Seconds(0.1))
+    finally:
+        process.end(client)
+    return client.returncode
+
+
+def enter(workspace: Workspace, name: str, *, command: Sequence[str], emit: Emit, cancel: Cancel) -> int:
+    """Runs a shell or a command on the machine that a run has, or has kept; returns its exit code."""
+    from ingot.api import looking
+    from ingot.engine.journal import Journal
+    from ingot.engine.run import LOCK
+    from ingot.ports import SshAccess
+    from ingot.system.locks import try_lock
+
+    found = looking.run(workspace.state.runs, name)
+    with try_lock(found.folder / LOCK) as ours:
+        records = [one for one in Journal(found.folder, run=found.id).read() if one.ref]
+        if not ours:
+            configs = [found.folder / "ssh" / f"{one.ref}.config" for one in records]
+            running = next((path for path in configs if path.exists()), None)
+            if running:
+                return _on_this_terminal(SshAccess(config=running, host=running.stem), command, cancel=cancel)
+        kept = next((one for one in records if one.until), None)
+        if not ours or kept is None:
+            raise NotFoundError(
+                f"run {found.id} has no machine {'yet' if not ours else 'any more'}",
+                hint="`ingot ps` lists what runs hold; `ingot build --on-error keep` keeps a machine that fails",
+            )
+        hosts = adapters.open_place(workspace)(kept.place, found.folder).hosts
+        machine = hosts.attach(kept.ref, emit=emit, cancel=cancel)
+        try:
+            return _on_this_terminal(machine.ssh, command, cancel=cancel)
+        finally:
+            hosts.keep(kept.ref)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ingot.errors import UsageError
 from ingot.model.events import Emit, ignore
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ingot.api.outcomes import Built
     from ingot.definition.load import Loaded
     from ingot.engine.sweep import Swept
+    from ingot.engine.work import Decide
     from ingot.model.definition import CheckMachine, Definition
     from ingot.model.plan import Plan
     from ingot.model.units import Bytes, Seconds
@@ -175,6 +176,9 @@ class Workspace:
         from_step: str = "",
         deadline: Seconds | None = None,
         simulate: str | None = None,
+        on_error: Literal["cleanup", "keep", "ask"] = "cleanup",
+        keep_for: Seconds | None = None,
+        ask: Decide | None = None,
         emit: Emit = ignore,
         cancel: Cancel | None = None,
     ) -> Built:
@@ -183,6 +187,9 @@ class Workspace:
 
         `from_step` is applied anew with all after it, whatever layers are there. When the `deadline` is over, what runs
         is ended and its machine removed; finished layers are kept.
+
+        `on_error` tells what becomes of a machine on which a step failed: `keep` leaves it for `ssh`, for 12 hours unless
+        `keep_for` says else; `ask` has `ask` decide, which may also have the step tried again.
 
         With `simulate` all of it happens in a pretend cloud of these habits ("" for none), and leaves nothing.
         """
@@ -197,12 +204,37 @@ class Workspace:
             jobs=jobs,
             from_step=from_step,
             deadline=deadline,
+            on_error=on_error,
+            **({} if keep_for is None else {"keep_for": keep_for}),
         )
         if simulate is None:
-            return building.build(self, wish, emit=emit, cancel=cancel or _never())
+            return building.build(self, wish, emit=emit, cancel=cancel or _never(), ask=ask)
         from ingot.api import simulating
 
         return simulating.build(self, wish, habits=simulate, emit=emit, cancel=cancel or _never())
+
+    def resume(
+        self, run: str, *, emit: Emit = ignore, cancel: Cancel | None = None, ask: Decide | None = None
+    ) -> Built:
+        """Builds again what a run was asked for, from the last layers that it finished; what it kept is removed.
+
+        Raises NotFoundError and UsageError for a run that cannot be resumed.
+        """
+        from ingot.api import resuming
+
+        return resuming.resume(self, run, emit=emit, cancel=cancel or _never(), ask=ask)
+
+    def ssh(
+        self, run: str, *, command: Sequence[str] = (), emit: Emit = ignore, cancel: Cancel | None = None
+    ) -> int:
+        """Runs a shell (or a command) on the machine of a run, on this terminal; returns its exit code.
+
+        Of a run that goes on, or of one that failed and kept its machine, which is kept again afterwards. Raises
+        NotFoundError where there is none.
+        """
+        from ingot.api import using
+
+        return using.enter(self, run, command=command, emit=emit, cancel=cancel or _never())
 
     def check(
         self,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from ingot.cli.complete import images
+from ingot.cli.machines import asking
 from ingot.cli.options import Options, Verb, quantity
 from ingot.cli.render import answers
 from ingot.cli.session import Session
@@ -42,6 +43,13 @@ _TARGET = click.option("--target", "targets", multiple=True, metavar="TARGET", h
 )
 @click.option("--from-step", default="", metavar="STEP", help="Apply this step and all after it anew.")
 @click.option("--deadline", default="", metavar="TIME", help="End after so long, such as `2h`; exit code 7.")
+@click.option(
+    "--on-error",
+    type=click.Choice(("cleanup", "keep", "ask")),
+    default="cleanup",
+    help="Of a machine whose step failed: remove it, keep it for `ingot ssh`, or ask.  [default: cleanup]",
+)
+@click.option("--keep-for", default="12h", metavar="TIME", help="How long a machine is kept.  [default: 12h]")
 @click.option("--simulate", is_flag=True, help="Build in a pretend cloud: nothing is made or recorded.")
 @click.option(
     "--simulate-with",
@@ -60,6 +68,8 @@ def build_command(
     jobs: int,
     from_step: str,
     deadline: str,
+    on_error: Literal["cleanup", "keep", "ask"],
+    keep_for: str,
     simulate: bool,
     habits: str | None,
 ) -> int:
@@ -72,7 +82,8 @@ def build_command(
     session = Session(options)
     if options.dry_run:
         return _dry(session, names, targets, locked=locked, no_cache=no_cache)
-    with session.working() as (emit, cancel):
+    ask = asking(session) if on_error == "ask" else None
+    with session.working(live=ask is None) as (emit, cancel):
         built = session.workspace.build(
             names,
             targets=targets,
@@ -83,6 +94,9 @@ def build_command(
             from_step=from_step,
             deadline=quantity("--deadline", deadline, parse_seconds),
             simulate="" if simulate and habits is None else habits,
+            on_error=on_error,
+            keep_for=quantity("--keep-for", keep_for, parse_seconds),
+            ask=ask,
             emit=emit,
             cancel=cancel,
         )

@@ -54,25 +54,25 @@ class Session:
         return screen_of(sys.stdout)
 
     @contextmanager
-    def listening(self) -> Iterator[Emit]:
-        """Where events go: to a live screen or plain lines on stderr, and to `--events`."""
+    def listening(self, *, live: bool = True) -> Iterator[Emit]:
+        """Where events go: to a live screen (where one is wanted) or plain lines on stderr, and to `--events`."""
         from ingot.cli.sinks import Lines, Redrawn, listening
 
         screen = screen_of(sys.stderr)
         reader = (
             Redrawn(sys.stderr, verbose=self.options.verbose, screen=screen)
-            if screen.live
+            if screen.live and live
             else Lines(sys.stderr, verbose=self.options.verbose)
         )
         with listening(reader, events=self.options.events) as emit:
             yield emit
 
     @contextmanager
-    def working(self) -> Iterator[tuple[Emit, Flag]]:
+    def working(self, *, live: bool = True) -> Iterator[tuple[Emit, Flag]]:
         """For verbs that take time: events are shown, and signals become a wish to stop."""
         from ingot.cli.signals import cancellable
 
-        with cancellable() as flag, self.listening() as emit:
+        with cancellable() as flag, self.listening(live=live) as emit:
             yield emit, flag
 
     def answer(self, value: object, lines: Sequence[Line]) -> None:

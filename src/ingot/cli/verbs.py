@@ -34,6 +34,8 @@ VERBS: tuple[Entry, ...] = (
         "Build and prove",
         ("plan", "planned", "Show which layers would be built, and why"),
         ("build", "built", "Build images, reusing every layer that is there already"),
+        ("resume", "machines", "Go on with a build that failed or was interrupted"),
+        ("ssh", "machines", "Enter the machine of a run, also one kept after a failure"),
         ("check", "built", "Boot a built image and run its checks"),
         ("shell", "built", "Open a shell in an image, on a copy that is thrown away"),
         ("export", "built", "Write a built image as a disk for somewhere else"),

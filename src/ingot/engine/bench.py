@@ -62,6 +62,13 @@ class Bench:
             self._top = top
         return self.hosts.attach(self._ref, emit=self.emit, cancel=self.cancel)
 
+    def keep(self, until: float) -> None:
+        """Leaves the machine, if there is one, to be looked at until then (seconds since the epoch)."""
+        if self._ref:
+            self.hosts.keep(self._ref)
+            self._held.keep(self._ref, until)
+            self._ref = ""
+
     def freeze(self, machine: Machine, layer: Layer, *, following: Layer | None) -> LayerRef:
         """Makes a layer of the machine's disk. A sealed one is one that was scanned for leaks before.
 

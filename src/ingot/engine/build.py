@@ -12,7 +12,7 @@ from ingot.engine.records import Built, Records, layer_keys, layer_names, manife
 from ingot.engine.resources import Resources
 from ingot.engine.run import Run
 from ingot.engine.trace import point
-from ingot.engine.work import Work
+from ingot.engine.work import OnError, Work
 from ingot.model.events import BuildFinished, BuildStarted, Emit, ImageRegistered
 from ingot.model.image import Image, LayerRef
 from ingot.model.plan import LayerKey, Plan
@@ -32,11 +32,13 @@ def build(
     emit: Emit,
     cancel: Cancel,
     anew: Collection[LayerKey] = (),
+    on_error: OnError | None = None,
 ) -> Built:
     """Makes the image of a plan, from as many layers as are there already.
 
     The layers `anew`, the last ones of the plan, are made in any case and take the place of the old ones. Finished
-    layers stay whatever happens later, so the same build goes on where a failed one stopped. Raises the step's error (ProvisionError,
+    layers stay whatever happens later, so the same build goes on where a failed one stopped; `on_error` tells what becomes
+    of the machine. Raises the step's error (ProvisionError,
     DeadlineError, …), LeakError, BackendError, CancelledError; see `Resources` for LeftoverError.
     """
     started = run.clock.monotonic()
@@ -48,7 +50,14 @@ def build(
         closing(provisioner),
     ):
         bench = Bench(plan, run=run.id, hosts=backend.hosts, held=held, emit=emit, cancel=cancel)
-        work = Work(run, bench, provisioner=provisioner, inventory=inventory, secrets=secrets)
+        work = Work(
+            run,
+            bench,
+            provisioner=provisioner,
+            inventory=inventory,
+            secrets=secrets,
+            on_error=on_error or OnError(),
+        )
         with Baton(lambda key: backend.lock(key, emit=emit, cancel=cancel)) as baton:
             top = _pile(standing, work, records=records, baton=baton, backend=backend, anew=anew)
             image = _register(plan, top, backend=backend, labels=bench.labels, emit=emit)

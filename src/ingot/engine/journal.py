@@ -4,6 +4,7 @@ A file of JSON lines, each durable before the deed that follows it:
 
     {"do": "open", "token": "ingot-20261121-103045-ab12-1", "kind": "local.machine", "place": {…}, "at": 1795256645.312}
     {"do": "made", "token": "…", "ref": "…"}       it exists and this is its name
+    {"do": "keep", "token": "…", "until": 1795…}   it stays after its run, to be looked at, until then
     {"do": "shut", "token": "…"}                   it is gone
 
 `place` is how its backend is opened again. A token that is opened and not shut may exist, made or not: `find` tells.
@@ -50,6 +51,8 @@ class Record:
     ref: str = ""
     at: float = 0.0
     """When it was opened, in seconds since the epoch."""
+    until: float = 0.0
+    """Until when it is kept though its run is over; 0 for what is to be removed."""
 
     @property
     def name(self) -> str:
@@ -69,6 +72,8 @@ def unfinished(lines: Iterable[str]) -> tuple[Record, ...]:
                 found[token] = Record(token=token, kind=str(entry["kind"]), place=_place(entry), at=at)
             case "made" if token in found:
                 found[token] = replace(found[token], ref=str(entry["ref"]))
+            case "keep" if token in found:
+                found[token] = replace(found[token], until=float(entry["until"]))
             case "shut":
                 found.pop(token, None)
     return tuple(reversed(found.values()))
@@ -88,7 +93,7 @@ class Journal:
     def open(self, kind: str, place: Place) -> Token:
         """Records that a thing is about to be made, and gives the token that it must bear.
 
-        This and the other two raise BackendError where the record cannot be made durable.
+        This and the others raise BackendError where the record cannot be made durable.
         """
         with self._lock:
             self._number += 1
@@ -100,6 +105,9 @@ class Journal:
 
     def made(self, token: Token, ref: str) -> None:
         self._write({"do": "made", "token": token, "ref": ref})
+
+    def keep(self, token: Token, until: float) -> None:
+        self._write({"do": "keep", "token": token, "until": round(until, 3)})
 
     def shut(self, token: Token) -> None:
         self._write({"do": "shut", "token": token})

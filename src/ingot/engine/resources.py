@@ -10,7 +10,7 @@ from types import TracebackType
 from ingot.engine.journal import Journal, Place
 from ingot.engine.trace import point
 from ingot.errors import BackendError, IngotError, LeftoverError
-from ingot.model.events import Emit, ResourceClosed, ResourceOpened
+from ingot.model.events import Emit, ResourceClosed, ResourceKept, ResourceOpened
 from ingot.ports import Resource, Token
 
 SWEEP_HINT = "the next build tries again; `ingot sweep` does so now"
@@ -54,6 +54,15 @@ class Resources:
         for entry in [entry for entry in self._stack if entry.ref == ref]:
             self._close(entry)
             self._stack.remove(entry)
+
+    def keep(self, ref: str, until: float) -> None:
+        """Leaves one as it is, for others to look at, until then (seconds since the epoch)."""
+        for entry in [entry for entry in self._stack if entry.ref == ref]:
+            self._journal.keep(entry.token, until)
+            self._stack.remove(entry)
+            self._emit(
+                ResourceKept(subject=self._subject, kind=entry.resource.kind, ref=entry.ref, until=until)
+            )
 
     def __enter__(self) -> Resources:
         return self

@@ -30,6 +30,8 @@ class Swept:
 def sweep(runs: Path, open_place: OpenPlace, *, emit: Emit = ignore, names: Sequence[str] = ()) -> Swept:
     """Sweeps dead runs: all, or those named. Goes on past failures, with a warning for each.
 
+    What a run kept to be looked at stays until its time is over, unless the run is named.
+
     Raises RefusedError for a named run that is alive, NotFoundError for one that is not there.
     """
     removed: list[str] = []
@@ -39,7 +41,8 @@ def sweep(runs: Path, open_place: OpenPlace, *, emit: Emit = ignore, names: Sequ
             continue
         with try_lock(directory / LOCK) as free:
             if free:
-                _sweep_one(directory, open_place, emit=emit, removed=removed, left=left)
+                doomed = [record for record in _open(directory) if names or record.until < time.time()]
+                _sweep_one(directory, doomed, open_place, emit=emit, removed=removed, left=left)
             elif names:
                 raise RefusedError(
                     f"run {directory.name} is still going", hint="end it first, or wait until it has ended"
@@ -48,16 +51,15 @@ def sweep(runs: Path, open_place: OpenPlace, *, emit: Emit = ignore, names: Sequ
 
 
 def strays(runs: Path, backend: Backend, *, older_than: Seconds) -> tuple[tuple[str, str], ...]:
-    """(kind, ref) of what bears the marks of some run though no run that goes on holds it.
+    """(kind, ref) of what bears the marks of some run though no run that goes on holds it, or keeps it.
 
     For what no journal tells of any more: a state folder that is gone, a builder that died with its disk.
     """
     living: set[str] = set()
     for path in runs.glob(f"*/{NAME}"):
         with try_lock(path.with_name(LOCK)) as free:
-            if not free:
-                records = Journal(path.parent, run=path.parent.name).read()
-                living |= {name for record in records for name in (record.ref, record.token)}
+            held = [record for record in _open(path.parent) if not free or record.until > time.time()]
+            living |= {name for record in held for name in (record.ref, record.token)}
     return tuple((kind, ref) for kind, ref in backend.strays(older_than=older_than) if ref not in living)
 
 
@@ -71,11 +73,21 @@ def _chosen(runs: Path, names: Sequence[str]) -> Iterator[Path]:
         yield runs / name
 
 
+def _open(directory: Path) -> tuple[Record, ...]:
+    return Journal(directory, run=directory.name).read()
+
+
 def _sweep_one(
-    directory: Path, open_place: OpenPlace, *, emit: Emit, removed: list[str], left: list[str]
+    directory: Path,
+    records: Sequence[Record],
+    open_place: OpenPlace,
+    *,
+    emit: Emit,
+    removed: list[str],
+    left: list[str],
 ) -> None:
     journal = Journal(directory, run=directory.name)
-    for record in journal.read():
+    for record in records:
         named = f"{directory.name}: {record.name}"
         try:
             resource = open_place(record.place, directory).resource(record.kind)

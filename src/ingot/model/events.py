@@ -127,6 +127,15 @@ class ResourceClosed(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ResourceKept(Event):
+    """Left as it is after its run, until then (seconds since the epoch)."""
+
+    kind: str
+    ref: str
+    until: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImageRegistered(Event):
     image: str
     ref: str

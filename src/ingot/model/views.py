@@ -114,6 +114,8 @@ class SeenRun:
     exit_code: int | None = None
     held: tuple[str, ...] = ()
     """Temporary things that it has made and not removed yet, each as `<kind> <ref>`."""
+    kept_until: str = ""
+    """Until when a machine of a run that is over is kept, as ISO 8601 text; "" where none is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,6 +30,9 @@ class NoHolder:
     def close(self, ref: str) -> None:
         raise AssertionError
 
+    def keep(self, ref: str, until: float) -> None:
+        raise AssertionError
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemorySubject:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from ingot.backends.local.overlay import read_spec
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
 from ingot.errors import BackendError, NotFoundError
@@ -36,6 +37,8 @@ class LocalMachine(Protocol):
         ...
 
     def create(self) -> None: ...
+    def adopt(self) -> None: ...
+    def put_by(self) -> None: ...
     def attach(self, *, emit: Emit, cancel: Cancel) -> Machine: ...
     def freeze(self, new: NewLayer, *, final: bool) -> Record: ...
     def scan(self, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]: ...
@@ -140,8 +143,14 @@ class LocalHosts:
         return MachineResource(self, KINDS[spec.kind], spec)
 
     def attach(self, ref: str, *, emit: Emit, cancel: Cancel) -> Machine:
-        """The machine, reachable. Raises NotFoundError for one that this process did not open."""
+        """The machine, reachable. One that this process did not open must have been kept: else NotFoundError."""
         return self._of(ref).attach(emit=emit, cancel=cancel)
+
+    def keep(self, ref: str) -> None:
+        """Leaves the machine's work folder, its disk at rest, for another process to attach."""
+        self._of(ref).put_by()
+        with self._guard:
+            self._machines.pop(ref, None)
 
     def scan(self, machine: Machine, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
         """What the disk must not hold; the machine is detached then."""
@@ -185,6 +194,7 @@ class LocalHosts:
         """Ends a machine of this process or of a dead one, and removes its folder."""
         with self._guard:
             machine = self._machines.pop(ref, None)
+        self._store.unpin(ref)
         if machine:
             machine.close()
             return
@@ -210,8 +220,13 @@ class LocalHosts:
     def _of(self, ref: str) -> LocalMachine:
         with self._guard:
             machine = self._machines.get(ref)
-        if not machine:
-            raise NotFoundError(f"the machine {ref!r} is not one of this process", hint="open it first")
+        if machine:
+            return machine
+        spec = read_spec(self.work(ref))
+        machine = self._kinds[spec.kind].open(self.work(ref), spec)
+        machine.adopt()
+        with self._guard:
+            self._machines[ref] = machine
         return machine
 
 

@@ -108,6 +108,19 @@ class Chroot:
         self.detach(trim=True)
         return self._overlay.keep(new)
 
+    def adopt(self) -> None:
+        """Takes over a work folder that another process has put by."""
+        self._overlay.adopt()
+
+    def put_by(self) -> None:
+        """Ends what runs on the machine and leaves its work folder for another process."""
+        self._overlay.files()
+        self.detach(trim=False)
+        self._mine.close()
+        files.remove(self._folder / "holder")
+        files.remove(login.socket_folder(self._folder))
+        self._overlay.put_by()
+
     @property
     def parent(self) -> Record | None:
         """The layer that the next one will stand on; None where that one will be flat."""

@@ -1,7 +1,7 @@
 """What one machine writes: a qcow2 file in its work folder, on a chain of leased layers, that becomes the next layer.
 
 <state>/local/work/<token>/
-    spec.json      what it was made for
+    spec.json      what it was made for, and stands on
     lock           held while the process that uses the machine lives
     disk.qcow2     what was written since the last layer
 """
@@ -18,8 +18,9 @@ from pathlib import Path
 from ingot.backends.local import chain, network
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
-from ingot.errors import BackendError, RefusedError
+from ingot.errors import BackendError, NotFoundError, RefusedError
 from ingot.model.digest import plain
+from ingot.model.image import LayerRef
 from ingot.model.units import Bytes, Seconds, format_bytes
 from ingot.ports import MachineSpec
 from ingot.system import files, locks, process
@@ -48,8 +49,27 @@ class Overlay:
         self._refuse_shrinking()
         self.folder.mkdir(parents=True, mode=0o700)
         self._mine.enter_context(locks.lock(self.folder / "lock"))
-        files.write_atomically(self.folder / "spec.json", json.dumps(plain(self.spec)) + "\n")
+        write_spec(self.folder, self.spec)
         self._mine.enter_context(self._store.lease(self.chain))
+
+    def adopt(self) -> None:
+        """Takes over the work folder that another process has put by. Raises RefusedError where one is using it."""
+        free = self._mine.enter_context(locks.try_lock(self.folder / "lock"))
+        if not free:
+            raise RefusedError(f"the machine {self.folder.name} is in use", hint="wait until that has ended")
+        self.chain = self._store.verify(self.spec.parent.content)
+        self._mine.enter_context(self._store.lease(self.chain))
+
+    def put_by(self) -> None:
+        """Leaves the work folder for another process; the layers below are kept for it. The disk is at rest."""
+        self.refuse_lost()
+        top = self.chain[-1]
+        write_spec(self.folder, replace(self.spec, parent=top.ref(self._store.file(top.content))))
+        usual = self.folder / "disk.qcow2"
+        if self.file != usual and self.file.exists():
+            self.file.rename(usual)
+        self._store.pin(self.folder.name, top.content)
+        self.close()
 
     @property
     def size(self) -> Bytes:
@@ -132,6 +152,22 @@ class Overlay:
         source = chain.nested((*self.below(), file))
         process.run(["qemu-img", "convert", "-O", "qcow2", source, str(flat)], timeout=Seconds(3600.0))
         return flat
+
+
+def write_spec(folder: Path, spec: MachineSpec) -> None:
+    """Notes in a work folder what its machine was made for."""
+    files.write_atomically(folder / "spec.json", json.dumps(plain(spec)) + "\n")
+
+
+def read_spec(folder: Path) -> MachineSpec:
+    """What the machine of a work folder was made for. Raises NotFoundError where there is none."""
+    try:
+        found = json.loads((folder / "spec.json").read_text())
+        return MachineSpec(**{**found, "parent": LayerRef(**found["parent"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise NotFoundError(
+            f"there is no machine {folder.name!r}", hint="`ingot ps` lists those that are kept"
+        ) from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ On disk, below `<state>/local`:
     layers/<content>.mark    when the bytes were last read whole, and how the file looked then
     keys/<key>               the content id that the key has now
     locks/                   one lock a key, one lease a layer, one for changes of the store
+    pins/<machine>           the content id of the layer that a kept machine stands on
 
 The key's file is written last: a layer is there when its key says so, and whatever a crash leaves before that is
 found by nobody and cleared away at the next change. A key may get another content later (a forced rebuild); layers
@@ -69,6 +70,7 @@ class Store:
         self._layers = folder / "layers"
         self._keys = folder / "keys"
         self._locks = folder / "locks"
+        self._pins = folder / "pins"
 
     def find(self, key: LayerKey) -> LayerRef | None:
         """The layer of this key with its whole chain intact, or None; what is not intact is dropped."""
@@ -168,6 +170,14 @@ class Store:
             files.write_atomically(self._keys / _hex(new.key), content)
         return record
 
+    def pin(self, name: str, content: ContentId) -> None:
+        """Keeps a layer, and so all below it, from being dropped until `unpin`, whatever process lives."""
+        files.write_atomically(self._pins / name, content)
+
+    def unpin(self, name: str) -> None:
+        """Ends it; a pin that is not there is fine."""
+        (self._pins / name).unlink(missing_ok=True)
+
     def lock(self, key: LayerKey) -> Path:
         """The lock file of whoever builds this key."""
         return self._locks / f"key-{_hex(key)}"
@@ -180,7 +190,7 @@ class Store:
             if record.parent:
                 children.setdefault(record.parent, set()).add(record.content)
         for record in records.values():
-            with locks.try_lock(self._lease_file(record.content)) as free:
+            with self._free(record.content) as free:
                 leased = not free
             with contextlib.suppress(FileNotFoundError):
                 used = self._beside(record.content, "json").stat().st_mtime
@@ -199,7 +209,7 @@ class Store:
                 raise RefusedError(
                     f"{len(on_it)} layers stand on the layer {short(ref.content)}", hint="drop those first"
                 )
-            with locks.try_lock(self._lease_file(ref.content)) as free:
+            with self._free(ref.content) as free:
                 if not free:
                     raise RefusedError(
                         f"the layer {short(ref.content)} is in use", hint="wait for the build or check to end"
@@ -279,9 +289,16 @@ class Store:
                 wanted = records[wanted].parent if wanted in records else None
         for name in {path.name.split(".")[0] for path in self._layers.iterdir()} - kept - {""}:
             content = ContentId(f"sha256:{name}")
-            with locks.try_lock(self._lease_file(content)) as free:
+            with self._free(content) as free:
                 if free:
                     self._remove(content)
+
+    @contextmanager
+    def _free(self, content: ContentId) -> Iterator[bool]:
+        """Whether nobody uses a layer, and nobody can begin to while inside."""
+        pinned = any(_read(pin) == content for pin in self._pins.glob("*"))
+        with locks.try_lock(self._lease_file(content)) as free:
+            yield free and not pinned
 
     def _remove(self, content: ContentId, key: LayerKey | None = None) -> None:
         if key and self._content_of(key) == content:

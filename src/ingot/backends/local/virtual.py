@@ -9,7 +9,7 @@ from pathlib import Path
 from ingot.backends.local import login, vm
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
-from ingot.errors import RefusedError
+from ingot.errors import NotFoundError, RefusedError
 from ingot.model.events import Emit
 from ingot.ports import Cancel, Finding, Machine, MachineSpec, Needle, Token
 from ingot.system import files, locks, ssh
@@ -40,6 +40,14 @@ class Virtual:
             folder=self._folder.parent, state=self._state, files=self._store.files(records), spec=self._spec
         )
         self._resource.create(Token(self._folder.name))
+
+    def adopt(self) -> None:
+        raise NotFoundError("a throw-away machine ends with its process", hint="start another one")
+
+    def put_by(self) -> None:
+        raise RefusedError(
+            "a throw-away machine is not kept", hint="it shows nothing that its image does not"
+        )
 
     def attach(self, *, emit: Emit, cancel: Cancel) -> Machine:
         """Waits until it answers over SSH."""

@@ -68,6 +68,21 @@ class VirtualBuild:
             self._prepared = True
         return self._machine
 
+    def adopt(self) -> None:
+        """Takes over a work folder that another process has put by."""
+        self._overlay.adopt()
+
+    def put_by(self) -> None:
+        """Ends the machine with its disk as it is, whole, and leaves its work folder for another process."""
+        self._overlay.files()
+        if self._machine and self._qemu:
+            with contextlib.ExitStack() as stack:
+                with contextlib.suppress(IngotError):  # one that does not answer has its journal
+                    stack.enter_context(vm_guest.held_still(self._machine.ssh))
+                self._quit()
+        self._overlay.put_by()
+        files.remove(login.socket_folder(self._folder))
+
     @property
     def parent(self) -> Record | None:
         """The layer that the next one will stand on; None where that one will be flat."""
@@ -147,11 +162,20 @@ class VirtualBuild:
         """Lets the system end in its own order; QEMU has closed the overlay then."""
         assert self._machine and self._qemu
         vm_guest.power_off(self._machine.ssh)
+        self._await_end("the virtual machine's shutdown")
+
+    def _quit(self) -> None:
+        """Ends QEMU at once, with its files closed in order."""
+        vm_qemu.control(self._folder, "quit")
+        self._await_end("QEMU's end")
+
+    def _await_end(self, what: str) -> None:
+        assert self._qemu
         qemu = self._qemu
         poll(
             lambda: True if qemu.poll() is not None else None,
-            what="the virtual machine's shutdown",
-            every=Seconds(0.1),
+            what=what,
+            every=Seconds(0.05),
             deadline=_SHUTDOWN,
             cancel=Flag(),
         )
@@ -159,7 +183,7 @@ class VirtualBuild:
         self._end_session()
         if qemu.returncode:
             raise BackendError(
-                f"QEMU ended with {qemu.returncode} while the machine shut down",
+                f"QEMU ended with {qemu.returncode}",
                 hint=f"what it said is in {self._folder / 'qemu.log'}",
             )
 

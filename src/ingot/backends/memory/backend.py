@@ -167,6 +167,10 @@ class MemoryBackend:
         self._wait(up, what=f"the start of {ref}", emit=emit, cancel=cancel)
         return MemoryMachine(ref=ref, ssh=SshAccess(config=self.root / "no-ssh", host=ref))
 
+    def keep(self, ref: str) -> None:
+        """The machine stays as it is: it does not live here."""
+        self._about(ref)
+
     def scan(self, machine: Machine, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
         """Needles in the files of the machine's disk."""
 

@@ -209,13 +209,21 @@ def living(values: Sequence[SeenRun], *, columns: int) -> tuple[Line, ...]:
     if not values:
         return ((("nothing runs", ""),),)
     held: list[Line] = [
-        ((f"  {value.id}  ", "dim"), (thing, "yellow" if value.state == "interrupted" else ""))
+        ((f"  {value.id}  ", "dim"), (thing, "yellow" if value.state == "interrupted" else ""), *_kept(value))
         for value in values
         for thing in value.held
     ]
-    dead = any(value.state != "running" for value in values)
-    hint: tuple[Line, ...] = ((("`ingot sweep` removes what interrupted runs left", "dim"),),) if dead else ()
-    return (*runs(values, columns=columns), *held, *hint)
+    dead = any(value.state != "running" and not value.kept_until for value in values)
+    kept = any(value.kept_until for value in values)
+    hints = [
+        *(["`ingot sweep` removes what interrupted runs left"] if dead else []),
+        *(["`ingot ssh RUN` enters a kept machine, `ingot cancel RUN` removes it"] if kept else []),
+    ]
+    return (*runs(values, columns=columns), *held, *(((hint, "dim"),) for hint in hints))
+
+
+def _kept(value: SeenRun) -> Line:
+    return ((f"  kept until {value.kept_until}", "yellow"),) if value.kept_until else ()
 
 
 def run(value: SeenRun) -> tuple[Line, ...]:
