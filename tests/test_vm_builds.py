@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from ingot.api import Workspace
+from ingot.backends.local import holder
+from ingot.backends.local.store import Store
 from ingot.model.events import Event, Output
+from ingot.model.units import Seconds
+from ingot.provision import seal
+from ingot.system import process
 from tests.backends.local import bases
+from tests.backends.local.test_rootless import NOBODY
 
 pytestmark = [pytest.mark.local, pytest.mark.network, pytest.mark.boot]
 
@@ -91,3 +98,41 @@ def test_two_reboots_and_another_kernel(project: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "state" / "local" / "work").iterdir())
     again = workspace.build().outcomes[0]
     assert again.status == "reused"
+
+
+ROOTLESS = """\
+name: rootless
+targets:
+  local: {backend: local, disk: 5 GiB}
+bases:
+  debian:
+    local: {image: base.qcow2}
+images:
+  node:
+    base: debian
+    targets: [local]
+    machine: vm
+    steps:
+      - script: {inline: "uname -r >/root/kernel; df --output=size -k / | tail -1 >/root/size"}
+"""
+
+
+def test_without_root(project: Path, tmp_path: Path) -> None:
+    (project / "ingot.yaml").write_text(ROOTLESS)
+    env = process.environment(
+        {"PYTHONPATH": ":".join(sys.path), "INGOT_STATE": str(tmp_path / "state"), "HOME": str(tmp_path)}
+    )
+    argv = [*NOBODY, sys.executable, "-m", "ingot", "build", "-C", str(project), "--json"]
+    done = process.run(argv, env=env, timeout=Seconds(1800.0), check=False)
+    assert done.code == 0, done.tail
+    (outcome,) = json.loads(done.stdout)["outcomes"]
+    assert [layer["name"] for layer in outcome["layers"]][1:] == ["script", "seal"]
+    workspace = Workspace.open(project, state=tmp_path / "state")
+    store = Store(tmp_path / "state" / "local")
+    records = store.verify(outcome["digest"])
+    with holder.mounted(store.files(records), tmp_path / "look", writable=False) as held:
+        root = held.outside(held.root)
+        assert seal.verify(root) == ()
+        assert int((root / "root/size").read_text()) > 4 * 2**20, "the file system grew with the disk"
+        assert not (root / "var/lib/ingot-build").exists()
+    assert workspace.build().outcomes[0].status == "reused", "root's own builds share its layers"

@@ -274,12 +274,18 @@ class FilesModel(_Step):
 class RebootModel(_Step):
     """The machine's system, started anew. Later steps run on the kernel that it comes up with."""
 
-    reboot: Literal[True] = Field(
+    reboot: bool = Field(
         description="`true`. With `when: needs_reboot` only where the system asks for it, after an update say."
     )
     machine: Literal["vm"] | None = Field(
         default=None, description="A `vm`: nothing else has a kernel of its own."
     )
+
+    @model_validator(mode="after")
+    def _wanted(self) -> RebootModel:
+        if not self.reboot:
+            raise Bad("`reboot: false` does nothing", hint="remove the step, or give it a `when`")
+        return self
 
 
 def _kind(value: Any) -> str | None:

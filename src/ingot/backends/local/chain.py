@@ -66,8 +66,11 @@ def refuse_foreign(path: Path) -> Header:
     return header
 
 
-def export_argv(files: Sequence[Path], mountpoint: Path, *, writable: bool) -> list[str]:
-    """The storage daemon that shows a chain as one raw file; with `writable` the last file takes what is written."""
+def export_argv(files: Sequence[Path], mountpoint: Path, *, writable: bool, others: bool = True) -> list[str]:
+    """The storage daemon that shows a chain as one raw file; with `writable` the last file takes what is written.
+
+    Unless for `others`, FUSE shows it to the user alone who starts the daemon.
+    """
     words = ["qemu-storage-daemon"]
     for number, path in enumerate(files):
         top = writable and number == len(files) - 1
@@ -78,6 +81,7 @@ def export_argv(files: Sequence[Path], mountpoint: Path, *, writable: bool) -> l
         "node-name": f"layer{len(files) - 1}",
         "mountpoint": str(mountpoint),
         "writable": writable,
+        **({} if others else {"allow-other": "off"}),
     }
     return [*words, "--export", json.dumps(export)]
 

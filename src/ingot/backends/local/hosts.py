@@ -26,6 +26,7 @@ KINDS = {"chroot": "local.machine", "booted": "local.machine", "vm": "local.vm"}
 BASE_KIND = "local.base"
 _TOOLS = ("qemu-storage-daemon", "qemu-img", "slirp4netns", "unshare", "nsenter", "mount", "ssh", "sfdisk")
 _VM_TOOLS = ("qemu-system-x86_64", "qemu-img", "mformat", "mcopy", "ssh", "ssh-keygen")
+_ROOTLESS_TOOLS = ("qemu-storage-daemon", "fuse2fs", "unshare", "nsenter")
 
 
 class LocalMachine(Protocol):
@@ -139,7 +140,7 @@ class LocalHosts:
             refuse_without_root()
             refuse_missing_tools((*_TOOLS, "systemd-nspawn") if spec.kind == "booted" else _TOOLS)
         else:
-            refuse_missing_tools(_VM_TOOLS)
+            refuse_missing_tools(_VM_TOOLS if os.geteuid() == 0 else (*_VM_TOOLS, *_ROOTLESS_TOOLS))
         return MachineResource(self, KINDS[spec.kind], spec)
 
     def attach(self, ref: str, *, emit: Emit, cancel: Cancel) -> Machine:

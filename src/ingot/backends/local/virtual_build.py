@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from ingot.backends.local import chain, login, network, vm, vm_guest, vm_qemu, vm_seed
+from ingot.backends.local import chain, login, network, rootless, scans, vm, vm_guest, vm_qemu, vm_seed
 from ingot.backends.local.around import Surroundings
 from ingot.backends.local.overlay import Overlay
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
-from ingot.errors import BackendError, IngotError, RefusedError
+from ingot.errors import BackendError, IngotError
 from ingot.model.events import Emit
 from ingot.model.units import Seconds
 from ingot.ports import Cancel, Finding, Machine, MachineSpec, Needle
@@ -102,7 +102,18 @@ class VirtualBuild:
         return self._overlay.keep(new, written=written)
 
     def scan(self, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
-        raise RefusedError("a virtual machine's disk is not scanned", hint="scan before the disk is booted")
+        """What the disk must not hold. The machine is ended for it at once: shutting down would write to a sealed disk."""
+        with self._overlay.whole_or_lost():
+            if self._machine:
+                self._tidy()
+                with vm_guest.held_still(self._machine.ssh):
+                    self._quit()
+        paths = self._overlay.files()
+        records = (*self._overlay.chain, None)
+        parts = [scans.Part(file=path, record=record) for path, record in zip(paths, records, strict=True)]
+        notes = scans.Notes(self._state / "scans", needles)
+        with rootless.shown(paths, self._folder / "shown", cancel=cancel) as (raw, tree):
+            return scans.scan({"": tree}, raw, parts, needles, notes=notes, cancel=cancel)
 
     def close(self) -> None:
         """Ends the machine at once and removes its folder."""

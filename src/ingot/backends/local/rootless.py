@@ -1,0 +1,93 @@
+"""A disk at rest, shown without root: in a user namespace of its own, through FUSE alone.
+
+What root would loop-mount, `fuse2fs` reads. When the holding process ends, however it ends, the kernel clears all of it
+away. Files are reached through /proc from outside; FUSE lets nobody else in.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ingot.backends.local import chain, layout
+from ingot.errors import BackendError
+from ingot.model.units import Seconds
+from ingot.ports import Cancel
+from ingot.system import process
+from ingot.system.waits import poll
+
+_PATIENCE = Seconds(60.0)
+_APART = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child"]
+
+
+@contextmanager
+def shown(files: Sequence[Path], folder: Path, *, cancel: Cancel) -> Iterator[tuple[Path, Path]]:
+    """The disk that these files are (base first) as one raw file, and the tree of its root file system; to be read only.
+
+    `folder` is made for it. Raises BackendError where this computer, or the disk's file system, does not allow it.
+    """
+    raw, tree = folder / "disk", folder / "root"
+    tree.mkdir(parents=True, exist_ok=True)
+    raw.touch()
+    holder = process.spawn([*_APART, "sleep", "infinity"], stderr=subprocess.PIPE)
+    try:
+        inside = _inside(holder, cancel)
+        enter = [
+            "nsenter",
+            f"--target={inside}",
+            "--user",
+            "--preserve-credentials",
+            "--mount",
+            "--pid",
+            "--",
+        ]
+        outside = Path(f"/proc/{inside}/root")
+        export = chain.export_argv([path.resolve() for path in files], raw, writable=False, others=False)
+        process.run([*enter, *export, "--daemonize"], timeout=_PATIENCE, cancel=cancel)
+        seen_raw, seen_tree = (outside / path.relative_to("/") for path in (raw, tree))
+        start = _root_start(seen_raw)
+        mount = ["fuse2fs", "-o", f"ro,norecovery,offset={start}", str(raw), str(tree)]
+        process.run([*enter, *mount], timeout=_PATIENCE, cancel=cancel)
+        yield seen_raw, seen_tree
+    finally:
+        process.end(holder, grace=Seconds(0.0))
+
+
+def _inside(holder: subprocess.Popen[bytes], cancel: Cancel) -> int:
+    """The process id of the namespaces' first process."""
+
+    def first() -> int | None:
+        if holder.poll() is not None:
+            assert holder.stderr
+            said = holder.stderr.read().decode(errors="replace").strip()
+            raise BackendError(
+                f"this user may not make a user namespace: {said or 'no reason given'}",
+                hint="build as root, or allow it: `sysctl kernel.unprivileged_userns_clone=1`",
+            )
+        children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()
+        found = int(children[0]) if children else None
+        # It is there before it has become what it runs, with its mounts its own.
+        return found if found and Path(f"/proc/{found}/comm").read_text().strip() == "sleep" else None
+
+    return poll(first, what="a user namespace", every=Seconds(0.01), deadline=_PATIENCE, cancel=cancel)
+
+
+def _root_start(raw: Path) -> int:
+    """Where the root file system begins. Raises BackendError for one that cannot be read without root."""
+    size = raw.stat().st_size
+    with raw.open("rb") as disk:
+        parts = layout.partitions(disk.read(layout.HEAD), size)
+        kinds = []
+        for part in parts:
+            disk.seek(part.start)
+            kinds.append(layout.file_system(disk.read(layout.HEAD)))
+    found = layout.root_partition(tuple(zip(parts, kinds, strict=True)))
+    if not found or found[1] != "ext4":
+        raise BackendError(
+            f"the disk's root file system is {found[1] if found else 'none that is known'}; without root only ext4 can be "
+            "searched for leaks",
+            hint="build as root, or on a base with ext4",
+        )
+    return found[0].start

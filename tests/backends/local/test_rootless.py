@@ -1,0 +1,52 @@
+"""A disk shown without root: by a process that is nobody special in a user namespace."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from ingot.model.units import Seconds
+from ingot.system import process
+from tests.local_fixtures import cached_base
+
+__all__ = ["cached_base"]
+pytestmark = pytest.mark.local
+
+NOBODY = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
+"""Runs what follows as an ordinary user, who may still read what belongs to the one who started it."""
+LOOK = """
+import json, os, sys
+from pathlib import Path
+from ingot.backends.local import rootless
+from ingot.system.waits import Flag
+with rootless.shown([Path(sys.argv[1])], Path(sys.argv[2]), cancel=Flag()) as (raw, tree):
+    with raw.open("rb") as disk:
+        magic = disk.read(1024)[512:520].decode()
+    found = {"uid": os.geteuid(), "magic": magic, "size": raw.stat().st_size, "shadow": (tree / "etc/shadow").read_text()[:5]}
+print(json.dumps(found))
+"""
+
+
+def look(disk: Path, folder: Path) -> process.Completed:
+    argv = [*NOBODY, sys.executable, "-c", LOOK, str(disk), str(folder)]
+    env = process.environment({"PYTHONPATH": ":".join(sys.path)})
+    return process.run(argv, env=env, timeout=Seconds(120.0), check=False)
+
+
+def test_raw_disk_and_tree_are_shown(cached_base: Path, tmp_path: Path) -> None:
+    done = look(cached_base, tmp_path / "shown")
+    assert done.code == 0, done.tail
+    found = json.loads(done.stdout)
+    assert found == {"uid": 1000, "magic": "EFI PART", "size": 3 * 2**30, "shadow": found["shadow"]}
+    assert ":" in found["shadow"] or found["shadow"].isalpha()
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
+
+
+def test_a_disk_that_only_root_can_mount_is_refused(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.qcow2"
+    process.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "64M"], timeout=Seconds(30.0))
+    done = look(disk, tmp_path / "shown")
+    assert done.code and "without root only ext4" in "\n".join(done.tail)
