@@ -127,6 +127,11 @@ class MachineSpec:
     memory: Bytes = Bytes(2 * 2**30)
     cpus: int = 2
     labels: Mapping[str, str] = field(default_factory=dict)
+    expires: float = 0.0
+    """When it halts itself, whatever became of its maker, in seconds since the epoch; 0 for never.
+
+    A machine that cannot outlive its maker need not heed it.
+    """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,8 +173,8 @@ class MachineHost(Protocol):
     def machine(self, spec: MachineSpec) -> Resource: ...
     def attach(self, ref: str, *, emit: Emit, cancel: Cancel) -> Machine: ...
 
-    def keep(self, ref: str) -> None:
-        """Makes the machine fit for staying after this process: `attach` of another one finds it as it is now.
+    def keep(self, ref: str, until: float) -> None:
+        """Makes the machine fit for staying after this process, until then: `attach` of another one finds it as it is now.
 
         What ran on it may have ended, where it lives on this computer. Raises BackendError where it cannot stay.
         """

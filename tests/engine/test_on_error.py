@@ -78,7 +78,7 @@ def test_an_interruption_is_nobodys_to_decide(workshop: Workshop) -> None:
 class Unkeepable(MemoryBackend):
     """A cloud whose machines cannot stay."""
 
-    def keep(self, ref: str) -> None:
+    def keep(self, ref: str, until: float) -> None:
         raise BackendError("it will not stay")
 
 

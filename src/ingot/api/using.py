@@ -130,7 +130,7 @@ def enter(workspace: Workspace, name: str, *, command: Sequence[str], emit: Emit
         try:
             return _on_this_terminal(machine.ssh, command, cancel=cancel)
         finally:
-            hosts.keep(kept.ref)
+            hosts.keep(kept.ref, kept.until)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

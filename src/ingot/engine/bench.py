@@ -11,14 +11,26 @@ from ingot.model.events import Emit
 from ingot.model.image import LayerRef
 from ingot.model.plan import Layer, LayerKey, Plan
 from ingot.model.step import MachineKind
-from ingot.ports import Cancel, Holder, Machine, MachineHost, MachineSpec
+from ingot.model.units import Seconds
+from ingot.ports import Cancel, Clock, Holder, Machine, MachineHost, MachineSpec
+
+LONGEST = Seconds(24 * 3600.0)
+"""How long a machine may live that nobody removes: it halts itself then. Longer than any build."""
 
 
 class Bench:
     """Keeps track of what layer the machine stands on."""
 
     def __init__(
-        self, plan: Plan, *, run: str, hosts: MachineHost, held: Holder, emit: Emit, cancel: Cancel
+        self,
+        plan: Plan,
+        *,
+        run: str,
+        hosts: MachineHost,
+        held: Holder,
+        clock: Clock,
+        emit: Emit,
+        cancel: Cancel,
     ) -> None:
         self.plan = plan
         self.hosts = hosts
@@ -31,6 +43,7 @@ class Bench:
             "run": run,
         }
         self._held = held
+        self._clock = clock
         self._ref = ""
         self._kind: MachineKind = "chroot"
         self._top: LayerRef | None = None
@@ -56,7 +69,14 @@ class Bench:
             self._held.close(self._ref)
             self._ref = ""
         if not self._ref:
-            spec = MachineSpec(parent=top, kind=kind, arch=self.plan.arch, disk=disk, labels=self.labels)
+            spec = MachineSpec(
+                parent=top,
+                kind=kind,
+                arch=self.plan.arch,
+                disk=disk,
+                labels=self.labels,
+                expires=self._clock.now().timestamp() + LONGEST,
+            )
             self._kind = kind
             self._ref = self._held.open(self.hosts.machine(spec))
             self._top = top
@@ -65,7 +85,7 @@ class Bench:
     def keep(self, until: float) -> None:
         """Leaves the machine, if there is one, to be looked at until then (seconds since the epoch)."""
         if self._ref:
-            self.hosts.keep(self._ref)
+            self.hosts.keep(self._ref, until)
             self._held.keep(self._ref, until)
             self._ref = ""
 

@@ -49,7 +49,9 @@ def build(
         Resources(run.journal, place=place_of(plan), emit=emit, subject=plan.subject) as held,
         closing(provisioner),
     ):
-        bench = Bench(plan, run=run.id, hosts=backend.hosts, held=held, emit=emit, cancel=cancel)
+        bench = Bench(
+            plan, run=run.id, hosts=backend.hosts, held=held, clock=run.clock, emit=emit, cancel=cancel
+        )
         work = Work(
             run,
             bench,

@@ -126,6 +126,20 @@ class BackendSuite:
             backend.resource(one).delete(ref)
         assert not subject.left()
 
+    def test_a_kept_machine_is_as_it_was_left(self, subject: Subject, tmp_path: Path) -> None:
+        backend = subject.open(tmp_path / "1")
+        resource = backend.hosts.machine(MachineSpec(parent=subject.base))
+        ref = resource.create(Token("ingot-suite-kept-1"))
+        machine = backend.hosts.attach(ref, emit=ignore, cancel=Flag())
+        subject.write(machine, "/root/mine", "still here")
+        backend.hosts.keep(ref, time.time() + 3600)
+        later = subject.open(tmp_path / "1")
+        machine = later.hosts.attach(ref, emit=ignore, cancel=Flag())
+        assert subject.read(machine, "/root/mine") == "still here"
+        later.hosts.keep(ref, time.time() + 3600)
+        subject.open(tmp_path / "2").resource(resource.kind).delete(ref)
+        assert not subject.left()
+
     def test_a_kind_that_is_not_ours_is_a_key_error(self, subject: Subject, tmp_path: Path) -> None:
         with pytest.raises(KeyError):
             subject.open(tmp_path).resource("nobody.knows-it")

@@ -33,7 +33,7 @@ def test_the_disk_is_as_it_was_left(site: Site, kind: str) -> None:
     layer = site.freeze(machine, f"kept-{kind}")
     machine = site.attach(machine)
     sh(machine, "echo two > /root/two")
-    site.backend.hosts.keep(ref)
+    site.backend.hosts.keep(ref, 0.0)
     backend = later(site)
     # What it stands on stays, whatever is asked for.
     assert [one.leased for one in backend.layers.layers() if one.ref.key == key(f"kept-{kind}")] == [True]
@@ -44,7 +44,7 @@ def test_the_disk_is_as_it_was_left(site: Site, kind: str) -> None:
     assert sh(again, "cat /root/one /root/two; echo three > /root/three").stdout == "one\ntwo\n"
     with pytest.raises(RefusedError, match="in use"):
         later(site).hosts.attach(ref, emit=ignore, cancel=Flag())
-    backend.hosts.keep(ref)
+    backend.hosts.keep(ref, 0.0)
     third = later(site)
     assert sh(third.hosts.attach(ref, emit=ignore, cancel=Flag()), "cat /root/three").stdout == "three\n"
     third.resource(resource.kind).delete(ref)
@@ -58,7 +58,7 @@ def test_another_process_removes_what_was_kept(site: Site, tmp_path: Path) -> No
     resource = site.backend.hosts.machine(MachineSpec(parent=site.base))
     ref = resource.create(Token("ingot-kept-left-1"))
     site.backend.hosts.attach(ref, emit=ignore, cancel=Flag())
-    site.backend.hosts.keep(ref)
+    site.backend.hosts.keep(ref, 0.0)
     later(site).resource(resource.kind).delete(ref)
     assert not list((site.state / "local" / "work").iterdir())
     assert not list((site.state / "local" / "pins").iterdir())

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from ingot.backends.memory.backend import MemoryMachines
 from ingot.backends.memory.habits import Habits, parse_habits
-from ingot.errors import BackendError, UsageError
+from ingot.errors import BackendError, NotFoundError, UsageError
+from ingot.model.events import ignore
 from ingot.model.units import Seconds
+from ingot.ports import MachineSpec, Token
+from ingot.system.waits import Flag
 from tests.engine.bench import ALL, PLAN, Workshop
 from tests.engine.conftest import workshop
 
@@ -95,3 +99,16 @@ def test_the_quota_is_named(workshop: Workshop) -> None:
     with pytest.raises(BackendError, match="quota of 1 machine"):
         workshop.build(anew=ALL)
     assert workshop.store.shelf.machines() == ["somebody-else"]
+
+
+def test_a_machine_that_nobody_removes_halts_itself(workshop: Workshop) -> None:
+    workshop.build()
+    base = workshop.store.layer(PLAN.base.key)
+    assert base
+    spec = MachineSpec(parent=base, expires=workshop.store.clock.now().timestamp() - 1.0)
+    ref = MemoryMachines(cloud=workshop.store, spec=spec).create(Token("ingot-old-1"))
+    with pytest.raises(NotFoundError, match="its time was over"):
+        workshop.store.attach(ref, emit=ignore, cancel=Flag())
+    workshop.habits = Habits(machines=1)
+    assert workshop.build(anew=ALL).status == "built", "one that has halted uses no quota"
+    assert [token for _, token in workshop.store.strays(older_than=Seconds(0.0))] == [ref]

@@ -147,8 +147,8 @@ class LocalHosts:
         """The machine, reachable. One that this process did not open must have been kept: else NotFoundError."""
         return self._of(ref).attach(emit=emit, cancel=cancel)
 
-    def keep(self, ref: str) -> None:
-        """Leaves the machine's work folder, its disk at rest, for another process to attach."""
+    def keep(self, ref: str, until: float) -> None:
+        """Leaves the machine's work folder, its disk at rest, for another process to attach; a folder has no clock."""
         self._of(ref).put_by()
         with self._guard:
             self._machines.pop(ref, None)

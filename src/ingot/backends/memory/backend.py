@@ -167,9 +167,9 @@ class MemoryBackend:
         self._wait(up, what=f"the start of {ref}", emit=emit, cancel=cancel)
         return MemoryMachine(ref=ref, ssh=SshAccess(config=self.root / "no-ssh", host=ref))
 
-    def keep(self, ref: str) -> None:
-        """The machine stays as it is: it does not live here."""
-        self._about(ref)
+    def keep(self, ref: str, until: float) -> None:
+        """The machine stays as it is, for it does not live here; it halts itself then."""
+        self.shelf.put_machine(ref, {**self._about(ref), "expires": until})
 
     def scan(self, machine: Machine, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
         """Needles in the files of the machine's disk."""
@@ -229,6 +229,12 @@ class MemoryBackend:
         about = self.shelf.machine(ref)
         return Seconds(self.clock.now().timestamp() - about["made"] if about else 0.0)
 
+    def runs(self, ref: str) -> bool:
+        """Whether a machine is there and has not halted itself yet."""
+        about = self.shelf.machine(ref)
+        expires = float(about.get("expires", 0.0)) if about else -1.0
+        return expires == 0 or self.clock.now().timestamp() < expires
+
     def count(self, what: str) -> None:
         """Notes that one more was made."""
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -270,8 +276,9 @@ class MemoryBackend:
 
     def _about(self, ref: str) -> dict[str, Any]:
         about = self.shelf.machine(ref)
-        if not about:
-            raise NotFoundError(f"the machine {ref} is gone", hint="build again: finished layers are kept")
+        if not about or not self.runs(ref):
+            how = "has halted itself, for its time was over" if about else "is gone"
+            raise NotFoundError(f"the machine {ref} {how}", hint="build again: finished layers are kept")
         return about
 
     def _keep(
@@ -320,7 +327,7 @@ class MemoryMachines:
 
         def make() -> str:
             quota = cloud.habits.machines
-            if quota and len(cloud.shelf.machines()) >= quota:
+            if quota and sum(map(cloud.runs, cloud.shelf.machines())) >= quota:
                 raise BackendError(
                     f"the quota of {quota} machines at once is used up",
                     hint="build fewer at once: a smaller `-j`",
@@ -332,7 +339,8 @@ class MemoryMachines:
                     hint="write a larger `disk`",
                 )
             disk = {**disk, "size": spec.disk or disk["size"]}
-            about = {"disk": disk, "on": spec.parent.content, "made": cloud.clock.now().timestamp()}
+            now = cloud.clock.now().timestamp()
+            about = {"disk": disk, "on": spec.parent.content, "made": now, "expires": spec.expires}
             cloud.shelf.put_machine(token, about)
             cloud.count("machines")
             return token
