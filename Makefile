@@ -12,7 +12,7 @@ help:
 	@echo "make demo    set up, then build and check examples/slurm-node"
 	@echo "make test    set up, then run every check (lint, types, tests, docs)"
 	@echo "make setup   only set up: .venv and the Debian packages in debian-packages.txt"
-	@echo "make bench   the figures beside their peers; takes about an hour"
+	@echo "make bench   the figures beside their peers; takes about two hours"
 	@echo "make fresh   prove both commands in clean Debian 12 and 13 roots; takes over two hours"
 	@echo "make clean   remove .venv and caches (layers and images stay; see \`ingot gc\`)"
 

@@ -7,7 +7,7 @@ import statistics
 from itertools import count
 
 from bench import mkosi
-from bench.measure import Row, absolute, reference
+from bench.measure import Row, absolute, beside, reference
 from bench.project import IMAGE, Project, change, forget_layers, last_role, slurm_node
 
 COLD, REBUILD, BEYOND_TASKS = 0.6, 0.35, 5.0
@@ -64,19 +64,6 @@ def rows(
         Row(name="cold, downloads cached", value=middle["cold"], limit=None, peer=f"{packages} packages"),
     ]
     for name, limit in (("cold", COLD), ("rebuild", REBUILD)):
-        if reason:
-            found.append(
-                Row(name=f"{name} / mkosi", value=middle[name], limit=None, peer=f"not measured: {reason}")
-            )
-            continue
-        peer = statistics.median(theirs[name])
-        found.append(
-            Row(
-                name=f"{name} / mkosi",
-                value=middle[name] / peer,
-                limit=limit,
-                unit="×",
-                peer=f"mkosi: {peer:.1f} s",
-            )
-        )
+        row = beside(f"{name} / mkosi", ours[name], theirs[name], limit=limit, tool="mkosi", reason=reason)
+        found.append(row)
     return found

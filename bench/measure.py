@@ -44,6 +44,24 @@ def absolute(name: str, value: float, *, limit: float, rule: float) -> Row:
     return Row(name=name, value=value, limit=limit, peer=peer, excused=value / rule <= limit / REFERENCE)
 
 
+def beside(
+    name: str,
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    *,
+    limit: float,
+    tool: str,
+    reason: str = "",
+) -> Row:
+    """Our median as a multiple of another tool's; with a `reason` why that one was not measured, ours in seconds."""
+    middle = statistics.median(ours)
+    if reason:
+        return Row(name=name, value=middle, limit=None, peer=f"not measured: {reason}")
+    other = statistics.median(theirs)
+    peer = f"Ingot: {middle:.1f} s, {tool}: {other:.1f} s"
+    return Row(name=name, value=middle / other, limit=limit, unit="×", peer=peer)
+
+
 def surroundings(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of what is measured: this one, but with Python's bytecode kept, as users have it."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
