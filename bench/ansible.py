@@ -1,4 +1,4 @@
-"""What Ansible costs inside a chroot machine: to start, and for each further trivial task."""
+"""What Ansible costs on each kind of machine: to start, and for each further trivial task."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 import shutil
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.measure import CACHE, Row, absolute, reference
 from bench.project import Project
 
 START, TASK = 1.5, 0.06
-ENGINES = ("mitogen", "ansible")
-COUNTS = (1, 20, 100)
+ONE, FEW, MANY = 1, 20, 100
 
 _DEFINITION = """\
 name: bench-ansible
@@ -26,48 +26,75 @@ images:
 {images}
 """
 _IMAGE = """\
-  {engine}-{count}:
+  {image}:
     base: debian-12
     targets: [local]
+    machine: {machine}
     steps:
       - playbook: tasks-{count}.yml
         engine: {engine}
 """
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """An engine on a kind of machine, and what of it is judged."""
+
+    engine: str
+    machine: str
+    start: float | None = None
+    task: float | None = None
+
+    def image(self, number: int) -> str:
+        """The image whose only step has so many tasks."""
+        return f"{self.machine}-{self.engine}-{number}"
+
+
+CASES = (
+    Case(engine="mitogen", machine="chroot", start=START, task=TASK),
+    Case(engine="ansible", machine="chroot"),
+    Case(engine="mitogen", machine="booted", task=TASK),
+)
+
+
 def measure(rounds: int) -> list[Row]:
     """Seconds of the playbook step alone, by the events of a build that starts from a cached base."""
     project = prepare()
-    rows = []
     rule = reference(rounds)
-    for engine in ENGINES:
-        seconds = {
-            number: statistics.median(step_seconds(project, f"{engine}-{number}") for _ in range(rounds))
-            for number in COUNTS
-        }
-        each = (seconds[100] - seconds[20]) / 80
-        one, further = f"{engine}: one task", f"{engine}: each further task"
-        if engine == "mitogen":
-            rows += [
-                absolute(one, seconds[1], limit=START, rule=rule),
-                absolute(further, each, limit=TASK, rule=rule),
-            ]
-        else:
-            rows += [
-                Row(name=one, value=seconds[1], limit=None),
-                Row(name=further, value=each, limit=None),
-            ]
-    return rows
+    return [row for case in CASES for row in case_rows(project, case, rounds=rounds, rule=rule)]
+
+
+def case_rows(project: Project, case: Case, *, rounds: int, rule: float) -> list[Row]:
+    """The play of one task, and what each further one adds, by plays of two lengths."""
+    seconds = {
+        number: statistics.median(step_seconds(project, case, number) for _ in range(rounds))
+        for number in (ONE, FEW, MANY)
+    }
+    name = f"{case.engine} on a {case.machine} machine"
+    figures = (
+        (f"{name}: one task", seconds[ONE], case.start),
+        (f"{name}: each further task", (seconds[MANY] - seconds[FEW]) / (MANY - FEW), case.task),
+    )
+    return [
+        Row(name=figure, value=value, limit=None)
+        if limit is None
+        else absolute(figure, value, limit=limit, rule=rule)
+        for figure, value, limit in figures
+    ]
 
 
 def prepare() -> Project:
-    """A project with a playbook of each length, and its base built."""
+    """A project with a playbook of each length; its base is built with the first image."""
     folder = CACHE / "projects" / "ansible"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    images = "".join(_IMAGE.format(engine=engine, count=number) for engine in ENGINES for number in COUNTS)
+    images = "".join(
+        _IMAGE.format(image=case.image(number), machine=case.machine, engine=case.engine, count=number)
+        for case in CASES
+        for number in (ONE, FEW, MANY)
+    )
     (folder / "ingot.yaml").write_text(_DEFINITION.format(images=images))
-    for number in COUNTS:
+    for number in (ONE, FEW, MANY):
         write_playbook(folder / f"tasks-{number}.yml", number, salt=0)
     return Project(folder=folder, state=CACHE / "state")
 
@@ -80,13 +107,12 @@ def write_playbook(path: Path, number: int, *, salt: int) -> None:
     path.write_text(f"- hosts: all\n  gather_facts: false\n  tasks:\n{tasks}")
 
 
-def step_seconds(project: Project, image: str) -> float:
+def step_seconds(project: Project, case: Case, number: int) -> float:
     """How long the playbook's step took in a build that made it anew (its base is reused)."""
     events = project.folder / "events.jsonl"
     events.unlink(missing_ok=True)
-    number = int(image.rsplit("-", 1)[1])
     write_playbook(project.folder / f"tasks-{number}.yml", number, salt=time.monotonic_ns())
-    project.ingot("build", image, "--events", str(events))
+    project.ingot("build", case.image(number), "--events", str(events))
     found = [json.loads(line) for line in events.read_text().splitlines()]
     return sum(
         float(event["seconds"])
