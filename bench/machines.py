@@ -17,11 +17,14 @@ from urllib.parse import urlsplit
 from bench import packer
 from bench.measure import CACHE, HERE, Row, beside, command
 from bench.project import Project, change, forget_layers
+from ingot.backends.local import vm_qemu
 from ingot.backends.local.download_origin import upstream_from
 from ingot.backends.local.downloads import Downloads
 from ingot.system.files import file_digest
 
 BUILD, REBUILD, CHROOT = 0.8, 0.25, 0.1
+_GATEWAY = "10.0.2.2"
+"""This computer's 127.0.0.1, as a guest reaches it."""
 
 _BASE = """\
 name: bench-base
@@ -38,8 +41,8 @@ images:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seconds:
-    """What was measured, a figure a round."""
+class Measured:
+    """Seconds, one figure a round."""
 
     build: list[float] = field(default_factory=list)
     rebuild: list[float] = field(default_factory=list)
@@ -53,10 +56,12 @@ def measure(rounds: int) -> list[Row]:
     project, sha256 = prepare()
     last = project.folder / "roles/site/tasks/main.yml"
     numbers = count(1)
-    seconds = Seconds()
+    seconds = Measured()
     build(project, sha256, machine="chroot")  # the downloads
-    with proxy(project) as port:
-        peer = packer.prepare(project.folder, sha256=sha256, proxy=port) if not reason else None
+    accelerator = vm_qemu.choose_accelerator(project.state / "local")  # what Ingot's machines take
+    with proxy(project) as url:
+        if not reason:
+            peer = packer.prepare(project.folder, sha256=sha256, accelerator=accelerator, proxy=url)
         for _ in range(rounds):
             forget_layers(project)
             seconds.build.append(build(project, sha256, machine="vm"))
@@ -64,21 +69,27 @@ def measure(rounds: int) -> list[Row]:
             seconds.rebuild.append(build(project, sha256, machine="vm"))
             forget_layers(project)
             seconds.chroot.append(build(project, sha256, machine="chroot"))
-            if peer:
+            if not reason:
                 seconds.packer.append(peer.build())
-    return rows(seconds, reason=reason, accelerator=peer.accelerator if peer else "")
+    return rows(seconds, reason=reason, accelerator=accelerator)
 
 
-def rows(seconds: Seconds, *, reason: str, accelerator: str) -> list[Row]:
+def rows(seconds: Measured, *, reason: str, accelerator: str) -> list[Row]:
     """Ingot's figures as multiples of Packer's one: it builds everything anew, whatever changed."""
-    tool = f"Packer ({accelerator})" if accelerator else "Packer"
     figures = (
         ("vm build", seconds.build, BUILD),
         ("vm rebuild, last role changed", seconds.rebuild, REBUILD),
         ("chroot build", seconds.chroot, CHROOT),
     )
     return [
-        beside(f"{name} / Packer", ours, seconds.packer, limit=limit, tool=tool, reason=reason)
+        beside(
+            f"{name} / Packer",
+            ours,
+            seconds.packer,
+            limit=limit,
+            tool=f"Packer ({accelerator})",
+            reason=reason,
+        )
         for name, ours, limit in figures
     ]
 
@@ -106,7 +117,7 @@ def build(project: Project, sha256: str, *, machine: str) -> float:
 
 @contextmanager
 def proxy(project: Project) -> Iterator[str]:
-    """A port of 127.0.0.1 where Ingot's download proxy answers, over the downloads that its builds keep."""
+    """Ingot's download proxy over the downloads that its builds keep, by its URL in a guest of QEMU's user network."""
     downloads = Downloads(project.state / "downloads", upstream=upstream_from(os.environ))
     with downloads.serve_here() as url:
-        yield str(urlsplit(url).port)
+        yield f"http://{_GATEWAY}:{urlsplit(url).port}"

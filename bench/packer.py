@@ -1,33 +1,30 @@
 """Packer's QEMU builder as the peer: a disk booted, provisioned with Ansible over SSH, and shut down.
 
-It is Debian 12's package, the last that Debian has, unpacked beside the bench and not installed. What it is measured with
-is what makes it quick: an overlay on the base and no copy, a cache that never waits for the disk, no wait before it
+It is Debian 12's package, unpacked beside the bench and not installed. What it is measured with is what makes it quick: an overlay on the base and no copy, a cache that never waits for the disk, no wait before it
 connects, the seed and host key that Ingot's own machines get, SSH connections shared and Ansible's pipelining on.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import platform
 import shutil
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.measure import CACHE, command
-from ingot.backends.local import vm_qemu, vm_seed
+from ingot.backends.local import vm_seed
 from ingot.ports import MachineSpec
+from ingot.system import files
 
 ROOT = CACHE / "packer"
 _PACKAGE = "http://deb.debian.org/debian/pool/main/p/packer/packer_1.6.6+ds2-1+b1_amd64.deb"
 _SHA256 = "7b690f62b30ba76e14769c4d40a2b883e1be6807c95f7fca22190c6f319c18c5"
+_FILE = ROOT / "packer.deb"
 _PROGRAM = ROOT / "usr/bin/packer"
-_HOST = "10.0.2.2"
-"""This computer's 127.0.0.1, as a guest of QEMU's user network reaches it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,11 +33,6 @@ class Packer:
 
     folder: Path
     variables: Mapping[str, str]
-
-    @property
-    def accelerator(self) -> str:
-        """What its machine runs on: `tcg` or `kvm`."""
-        return self.variables["accelerator"]
 
     def build(self) -> float:
         """Seconds for a build. Nothing is kept from one to the next, so a changed role costs as much as the first."""
@@ -59,42 +51,36 @@ class Packer:
 
 
 def unavailable() -> str:
-    """Why Packer cannot be measured here, or nothing. Fetches it where it is not there yet."""
-    if platform.machine() != "x86_64":
-        return "the package is for x86_64"
-    if not shutil.which("qemu-system-x86_64"):
-        return "QEMU is not installed"
-    if _PROGRAM.exists():
-        return ""
-    try:
-        with urllib.request.urlopen(_PACKAGE, timeout=60) as answer:
-            package: bytes = answer.read()
-    except (urllib.error.URLError, OSError) as error:
-        return f"its package cannot be fetched: {error}"
-    if hashlib.sha256(package).hexdigest() != _SHA256:
+    """Why Packer cannot be measured here, or nothing. Fetches its package where it is not there yet."""
+    if not _FILE.exists():
+        ROOT.mkdir(parents=True, exist_ok=True)
+        try:
+            with urllib.request.urlopen(_PACKAGE, timeout=60) as answer:
+                _FILE.write_bytes(answer.read())
+        except OSError as error:
+            return f"its package cannot be fetched: {error}"
+    if files.file_digest(_FILE) != f"sha256:{_SHA256}":
+        _FILE.unlink()
         return "its package has another checksum"
-    ROOT.mkdir(parents=True, exist_ok=True)
-    file = ROOT / "packer.deb"
-    file.write_bytes(package)
-    command(["dpkg-deb", "--extract", str(file), str(ROOT)])
     return ""
 
 
-def prepare(folder: Path, *, sha256: str, proxy: str) -> Packer:
-    """Packer on a machine as Ingot makes them: accelerator, processors, memory, seed. `proxy`: a port of 127.0.0.1."""
-    machine = {field.name: field.default for field in dataclasses.fields(MachineSpec)}
+def prepare(folder: Path, *, sha256: str, accelerator: str, proxy: str) -> Packer:
+    """Unpacks it, for a machine as Ingot makes them: processors, memory, seed. `proxy` is as guests reach it."""
+    command(["dpkg-deb", "--extract", str(_FILE), str(ROOT)])
+    usual: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(MachineSpec)}
     home = ROOT / "machine"
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
     keys = vm_seed.make_keys(home)
     seed = vm_seed.write_seed(home, keys, instance="packer", hostname="localhost")
     variables = {
-        "accelerator": vm_qemu.choose_accelerator(ROOT),
+        "accelerator": accelerator,
         "ansible": str(Path(sys.executable).parent / "ansible-playbook"),
-        "cpus": str(machine["cpus"]),
-        "memory": str(int(str(machine["memory"])) // 2**20),
+        "cpus": str(usual["cpus"]),
+        "memory": str(usual["memory"] // 2**20),
         "key": str(keys.identity),
-        "proxy": f"http://{_HOST}:{proxy}",
+        "proxy": proxy,
         "seed": str(seed),
         "sha256": sha256,
     }

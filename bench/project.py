@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import CACHE, HERE, INGOT, command, surroundings
+from ingot.system.files import write_atomically
 
 IMAGE = "slurm-node"
 
@@ -54,10 +55,14 @@ def slurm_node(name: str) -> Project:
 
 
 def forget_layers(project: Project) -> None:
-    """Removes everything built, keeping the downloads: what a cold build starts from."""
+    """Removes everything built, keeping the downloads and what is known of KVM: what a cold build starts from."""
+    note = project.state / "local" / "accelerator.json"
+    known = note.read_text() if note.exists() else ""
     for entry in project.state.iterdir() if project.state.exists() else ():
         if entry.name not in ("cache", "downloads"):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    if known:
+        write_atomically(note, known)
 
 
 def last_role(project: Project) -> Path:
