@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ingot.cli.render import plain, steady
+from ingot.cli.render import steady
 from ingot.cli.render.line import Line, draw
-from ingot.cli.render.progress import Now, fold, plan_of
 from ingot.cli.render.screen import Screen
 from ingot.errors import UsageError
 from ingot.model.events import (
@@ -27,6 +26,8 @@ from ingot.model.events import (
     Warned,
     as_json,
 )
+from ingot.telling import plain
+from ingot.telling.progress import Now, fold, plan_of
 
 if TYPE_CHECKING:
     from rich.live import Live

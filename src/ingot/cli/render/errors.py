@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ingot.cli.render.line import Line, clean
+from ingot.cli.render.line import Line
 from ingot.errors import IngotError, Problem
+from ingot.telling.clean import clean
 
 ReadLine = Callable[[str, int], str | None]
 """The text of a line of a file (1-based), or None where there is none."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from ingot.cli.render.line import Line, Style, clean, cut
-from ingot.cli.render.progress import Now
+from ingot.cli.render.line import Line, Style, cut
 from ingot.model.events import (
     BuildFinished,
     BuildStarted,
@@ -19,6 +18,9 @@ from ingot.model.events import (
     Warned,
 )
 from ingot.model.units import format_bytes, format_seconds
+from ingot.telling.clean import clean
+from ingot.telling.plain import task_name
+from ingot.telling.progress import Now
 
 _NAME = 44
 _SPIN = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -81,13 +83,6 @@ def warning(event: Warned) -> tuple[Line, ...]:
     """A warning and its hint."""
     said: Line = (("warning: ", "yellow"), (clean(event.message), ""))
     return (said, (("  hint: ", "dim"), (clean(event.hint), ""))) if event.hint else (said,)
-
-
-def task_name(event: TaskFinished) -> str:
-    """`role : task`, the role left out where the task's name begins with it already."""
-    if event.role and not event.task.startswith(f"{event.role} : "):
-        return f"{event.role} : {event.task}"
-    return event.task
 
 
 def _below(now: Now) -> str:

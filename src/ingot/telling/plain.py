@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from ingot.cli.render.line import clean
-from ingot.cli.render.progress import Now, plan_of
-from ingot.cli.render.steady import task_name
 from ingot.model.digest import short
 from ingot.model.events import (
     BuildFinished,
@@ -20,6 +17,8 @@ from ingot.model.events import (
     Warned,
 )
 from ingot.model.units import format_bytes, format_seconds
+from ingot.telling.clean import clean
+from ingot.telling.progress import Now, plan_of
 
 
 def lines(now: Now, event: Event, *, verbose: int = 0) -> tuple[str, ...]:
@@ -31,6 +30,13 @@ def lines(now: Now, event: Event, *, verbose: int = 0) -> tuple[str, ...]:
     elapsed = format_seconds(max(event.at - (now.started or event.at), 0.0)) if event.at else ""
     prefix = f"==> {subject}: [{elapsed}] " if elapsed else f"==> {subject}: "
     return tuple(prefix + clean(text) for text in said)
+
+
+def task_name(event: TaskFinished) -> str:
+    """`role : task`, the role left out where the task's name begins with it already."""
+    if event.role and not event.task.startswith(f"{event.role} : "):
+        return f"{event.role} : {event.task}"
+    return event.task
 
 
 def _words(now: Now, event: Event, *, verbose: int) -> tuple[str, ...]:
