@@ -13,6 +13,8 @@ from ingot.errors import UsageError
 from ingot.model.events import Emit, ignore
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from ingot.api.outcomes import Built
     from ingot.definition.load import Loaded
     from ingot.engine.sweep import Swept
@@ -175,6 +177,7 @@ class Workspace:
         from_step: str = "",
         deadline: Seconds | None = None,
         simulate: str | None = None,
+        executor: Executor | None = None,
         emit: Emit = ignore,
         cancel: Cancel | None = None,
     ) -> Built:
@@ -184,11 +187,15 @@ class Workspace:
         `from_step` is applied anew with all after it, whatever layers are there. When the `deadline` is over, what runs
         is ended and its machine removed; finished layers are kept.
 
+        With an `executor` that is not one of threads each image is a job of its own, in a process of its own, wherever
+        the executor runs it; `dask` gives one with `client.get_executor(pure=False)`. `jobs` does not count then.
+
         With `simulate` all of it happens in a pretend cloud of these habits ("" for none), and leaves nothing.
         """
         from ingot.api import building
+        from ingot.api.making import Wish
 
-        wish = building.Wish(
+        wish = Wish(
             names=names,
             targets=targets,
             no_cache=no_cache,
@@ -199,10 +206,12 @@ class Workspace:
             deadline=deadline,
         )
         if simulate is None:
-            return building.build(self, wish, emit=emit, cancel=cancel or _never())
+            return building.build(self, wish, executor=executor, emit=emit, cancel=cancel or _never())
         from ingot.api import simulating
 
-        return simulating.build(self, wish, habits=simulate, emit=emit, cancel=cancel or _never())
+        return simulating.build(
+            self, wish, habits=simulate, executor=executor, emit=emit, cancel=cancel or _never()
+        )
 
     def check(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +14,16 @@ from ingot.cli.options import Options, Verb, quantity
 from ingot.cli.render import answers
 from ingot.cli.session import Session
 from ingot.cli.trouble import as_data, print_document, show
+from ingot.errors import UsageError
 from ingot.model.digest import plain
 from ingot.model.units import parse_seconds
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from ingot.api.outcomes import Built
     from ingot.model.definition import CheckMachine
+    from ingot.model.events import Emit
 
 _TARGET = click.option("--target", "targets", multiple=True, metavar="TARGET", help="Only for this target.")
 
@@ -40,6 +46,13 @@ _TARGET = click.option("--target", "targets", multiple=True, metavar="TARGET", h
     metavar="N",
     help="Build so many images at once.  [default: 1]",
 )
+@click.option(
+    "--executor",
+    "address",
+    default="",
+    metavar="ADDRESS",
+    help="Build on a dask cluster, each image where it has room: dask://HOST:PORT",
+)
 @click.option("--from-step", default="", metavar="STEP", help="Apply this step and all after it anew.")
 @click.option("--deadline", default="", metavar="TIME", help="End after so long, such as `2h`; exit code 7.")
 @click.option("--simulate", is_flag=True, help="Build in a pretend cloud: nothing is made or recorded.")
@@ -58,6 +71,7 @@ def build_command(
     check: bool,
     locked: bool,
     jobs: int,
+    address: str,
     from_step: str,
     deadline: str,
     simulate: bool,
@@ -72,7 +86,11 @@ def build_command(
     session = Session(options)
     if options.dry_run:
         return _dry(session, names, targets, locked=locked, no_cache=no_cache)
-    with session.working() as (emit, cancel):
+    if address and jobs > 1:
+        raise UsageError(
+            "-j counts threads of this process, and --executor builds elsewhere", hint="leave one out"
+        )
+    with session.working() as (emit, cancel), _executor(address, emit) as executor:
         built = session.workspace.build(
             names,
             targets=targets,
@@ -80,6 +98,7 @@ def build_command(
             check=check,
             locked=locked,
             jobs=jobs,
+            executor=executor,
             from_step=from_step,
             deadline=quantity("--deadline", deadline, parse_seconds),
             simulate="" if simulate and habits is None else habits,
@@ -87,6 +106,18 @@ def build_command(
             cancel=cancel,
         )
     return finish(session, built)
+
+
+@contextmanager
+def _executor(address: str, emit: Emit) -> Iterator[Executor | None]:
+    """What builds, where that is not this process."""
+    if not address:
+        yield None
+        return
+    from ingot.api.executors import open_executor
+
+    with open_executor(address, emit=emit) as executor:
+        yield executor
 
 
 def finish(session: Session, built: Built) -> int:

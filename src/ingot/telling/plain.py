@@ -8,6 +8,7 @@ from ingot.model.events import (
     BuildStarted,
     CheckFinished,
     Event,
+    JobStarted,
     LayerFinished,
     LayerStarted,
     Output,
@@ -41,6 +42,9 @@ def task_name(event: TaskFinished) -> str:
 
 def _words(now: Now, event: Event, *, verbose: int) -> tuple[str, ...]:
     match event:
+        case JobStarted():
+            again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+            return (f"runs as {event.run} on {event.host}{again}",)
         case BuildStarted():
             reused = f", {event.reused} reused" if event.reused else ""
             return (f"{len(event.layers)} layers{reused}",)
