@@ -81,7 +81,9 @@ def cluster(folder: Path, *, workers: int = 2, **more: str) -> Iterator[Cluster]
             except (FileNotFoundError, ValueError):
                 return None
 
-        found = poll(address, what="the scheduler", every=Seconds(0.1), deadline=Seconds(60.0), cancel=Flag())
+        found = poll(
+            address, what="the scheduler", every=Seconds(0.1), deadline=Seconds(300.0), cancel=Flag()
+        )
         words = ("distributed.cli.dask_worker", found, *calm, "--no-nanny", "--nthreads", "1")
         hands = tuple(stack.enter_context(started(folder, *words, **more)) for _ in range(workers))
         log = folder / "dask_worker.log"
@@ -89,7 +91,7 @@ def cluster(folder: Path, *, workers: int = 2, **more: str) -> Iterator[Cluster]
             lambda: True if log.read_text().count("Registered to:") >= workers else None,
             what="the workers",
             every=Seconds(0.1),
-            deadline=Seconds(60.0),
+            deadline=Seconds(300.0),
             cancel=Flag(),
         )
         yield Cluster(address=found.replace("tcp://", "dask://"), scheduler=scheduler, workers=hands)
