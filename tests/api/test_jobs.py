@@ -181,6 +181,15 @@ def test_a_word_in_the_folder_of_a_run_ends_its_jobs(workspace: Workspace, paren
     assert workspace.run(job.id).exit_code == 143
 
 
+def test_a_run_of_another_computer_is_cancelled_through_its_folder(workspace: Workspace, parent: Run) -> None:
+    job = job_of(workspace, parent, habits=SLOW)
+    with running(workspace, job) as process:
+        (workspace.state.runs / job.id / "lock").write_text("1\n")  # the number of a process over there
+        seen = workspace.cancel(job.id)
+        assert isinstance(answer(process).error, CancelledError)
+    assert seen.exit_code == 143 and machines(workspace) == []
+
+
 def test_a_deadline_of_the_parent_is_an_outcome_of_the_job(workspace: Workspace, parent: Run) -> None:
     job = job_of(workspace, parent, habits=SLOW)
     with running(workspace, job) as process:

@@ -152,7 +152,10 @@ def test_a_scheduler_that_goes_away_loses_the_images_one_by_one(
             code, document = ended(process)
     assert code == 3
     for outcome in document["outcomes"]:
-        assert "was lost" in outcome["error"]["message"] and outcome["error"]["code"] == 4
+        assert (
+            "was lost: its executor gave it up" in outcome["error"]["message"]
+            and outcome["error"]["code"] == 4
+        )
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,8 @@ def _connected(scheduler: str, patience: Seconds) -> Any:
     from distributed import Client
 
     client: Any = Client  # most of it is not typed
-    logging.getLogger("distributed").setLevel(logging.ERROR)  # what matters is told as an event or an error
+    for name in ("distributed", "distributed.client"):  # what matters is told as an event or an error
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # other versions: told below, in a sentence

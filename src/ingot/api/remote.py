@@ -80,6 +80,7 @@ class Remote:
         self._plans = batch.known
         self._tails: dict[Subject, Tail] = {}
         self._variables = jobs.shared_variables(batch.maker.workspace)
+        self._lost: set[Subject] = set()
         self._stopped: IngotError | None = None
 
     def build_all(self) -> tuple[Outcome, ...]:
@@ -131,12 +132,11 @@ class Remote:
 
     def _settle(self, subject: Subject, future: Future[JobResult]) -> Outcome:
         tail, plan = self._tails[subject], self._plans[subject]
-        lost: BaseException | None = None
-        try:
-            result = future.result()
-        except (Exception, FutureCancelledError, KeyboardInterrupt) as error:
-            result, lost = JobResult(), error
+        lost = FutureCancelledError() if future.cancelled() else future.exception()
+        result = JobResult() if lost else future.result()
         tail.relay(self._run.emit)
+        if lost:
+            self._lost.add(subject)
         if isinstance(self._stopped, CancelledError) and result.made is None:
             raise self._stopped
         made = result.made
@@ -160,12 +160,19 @@ class Remote:
         return failed(self._run, plan, error, seconds=Seconds(0.0))
 
     def _tidy(self) -> None:
-        """Waits for jobs that were asked to stop, and sweeps those that died."""
+        """Waits for jobs that were asked to stop, as those are whose result is lost, and sweeps those that died."""
         workspace = self._batch.maker.workspace
-        for folder in [folder for tail in self._tails.values() for folder in tail.attempts]:
+        gone = CancelledError("stopped, because its result was lost", hint="finished layers are kept")
+        for subject in self._lost:
+            for folder in self._tails[subject].attempts:
+                ask(folder, gone)
+        for subject, folder in [
+            (one, folder) for one, tail in self._tails.items() for folder in tail.attempts
+        ]:
             try:
-                if self._stopped is not None:
+                if self._stopped is not None or subject in self._lost:
                     jobs.wait_until_free(folder, patience=_PATIENCE)
+                    self._tails[subject].relay(self._run.emit)
                 if (folder / JOURNAL).exists():
                     sweep(
                         self._runs,
@@ -181,9 +188,9 @@ class Remote:
 
 def _gone(subject: str, error: BaseException | None) -> IngotError:
     """The error of a job that its executor lost for good."""
-    why = (
-        f"{type(error).__name__}: {error}".strip().splitlines()[0].removesuffix(":") if error else "no result"
-    )
+    why = "its executor gave it up"
+    if error is not None and str(error):
+        why = f"{type(error).__name__}: {str(error).splitlines()[0]}"
     return BackendError(
         f"the job of {subject} was lost: {why}",
         hint="finished layers are kept, and the next build goes on from them; see the executor's own logs",
