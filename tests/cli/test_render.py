@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from ingot.cli.render import replay, steady
+from ingot.cli.render import steady
 from ingot.cli.render.line import Line, draw, text, width
-from ingot.cli.render.progress import Now, fold
 from ingot.cli.render.screen import choose
 from ingot.model.events import Event, LayerStarted, as_json
+from ingot.telling import replay
+from ingot.telling.progress import Now, fold
 
 from .golden import DATA, compare
 

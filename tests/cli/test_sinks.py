@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 
-from ingot.cli.render import steady
-from ingot.cli.sinks import Lines, States
+import pytest
+
+from ingot.cli.render.line import draw, width
+from ingot.cli.sinks import Lines, States, moving
 from ingot.model.events import (
     BuildFinished,
     BuildStarted,
@@ -15,6 +17,9 @@ from ingot.model.events import (
     RunFinished,
     TaskFinished,
 )
+from ingot.telling import replay
+
+from .golden import DATA, compare
 
 EVENTS: tuple[Event, ...] = (
     BuildStarted(subject="one/local", at=1.0, layers=("base", "munge"), reused=1),
@@ -25,10 +30,23 @@ EVENTS: tuple[Event, ...] = (
 )
 
 
+TABLE = DATA / "tables" / "matrix.jsonl"
+
+
 def drawn(states: States, at: float) -> str:
-    several = states.several
-    lines = [line for now in states.busy for line in steady.current(now, at, columns=80, named=several)]
-    return "\n".join("".join(text for text, _ in line) for line in lines)
+    return draw(moving(states, at, columns=80, rows=24), colour=False)
+
+
+@pytest.mark.parametrize("rows", [24, 10, 6, 1])
+def test_a_table_of_many_builds_stays_within_the_screen(rows: int) -> None:
+    states, frames = States(), ""
+    for event in replay.read(TABLE.read_text().splitlines()):
+        states.hear(event)
+        lines = moving(states, event.at + 0.3, columns=76, rows=rows)
+        assert len(lines) <= max(rows - 2, 3)
+        assert all(width(line) <= 76 for line in lines)
+        frames += f"-- {type(event).__name__} {event.subject}\n{draw(lines, colour=False)}"
+    compare(frames, TABLE.with_suffix(f".{rows}.txt"))
 
 
 def test_each_plan_has_a_state_of_its_own() -> None:
@@ -36,8 +54,8 @@ def test_each_plan_has_a_state_of_its_own() -> None:
     for event in EVENTS:
         states.hear(event)
     both = drawn(states, 6.0)
-    assert "one/local  munge" in both and "two/local  chrony" in both
-    assert both.index("one/local") < both.index("Install munge") < both.index("two/local")
+    one, two = both.index("one/local"), both.index("two/local")
+    assert one < both.index("munge") < both.index("Install munge") < two < both.index("chrony")
     states.hear(BuildFinished(subject="one/local", at=7.0, status="built", seconds=6.0))
     assert "one/local" not in drawn(states, 8.0) and "chrony" in drawn(states, 8.0)
     states.hear(RunFinished(run="r", at=9.0, seconds=8.0, exit_code=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -110,6 +111,19 @@ def test_what_is_not_listed_yet_is_not_taken_for_gone(workshop: Workshop) -> Non
     assert run in workshop.sweep().removed[0]
     assert workshop.store.shelf.machines() == []
     assert not (workshop.runs / run / "journal.jsonl").exists()
+
+
+def test_asked_for_long_ago_may_have_been_made_a_moment_ago(workshop: Workshop) -> None:
+    """A call that took long (a throttled one, a busy computer) made the machine right before its caller died."""
+    workshop.habits = Habits(lag=Seconds(0.6))
+    run = leave_machine(workshop, named=False)
+    journal = workshop.runs / run / "journal.jsonl"
+    line = json.loads(journal.read_text())
+    journal.write_text(json.dumps({**line, "at": line["at"] - 3600.0}) + "\n")
+    assert run in workshop.sweep().left[0]
+    time.sleep(0.7)
+    assert run in workshop.sweep().removed[0]
+    assert workshop.store.shelf.machines() == []
 
 
 def test_a_refusal_after_which_something_may_be_there_is_remembered(workshop: Workshop) -> None:

@@ -1,59 +1,50 @@
-"""Building: one image after the other, each recorded as soon as it is there."""
+"""Building: the images of a definition, one after the other or side by side, each recorded as soon as it is there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from ingot.api import adapters, resuming
-from ingot.api.outcomes import Built, as_record, error_of, exit_code, failed_outcome, first_of
-from ingot.errors import CancelledError, IngotError, PlanError, UsageError
-from ingot.model.events import BuildFinished, Emit, Event, LayerFinished, Warned
-from ingot.model.image import LayerRecord, Outcome
-from ingot.model.units import Bytes, Seconds
+from ingot.api.making import Finished, Made, Maker, Wish, failed
+from ingot.api.outcomes import Built, error_of, exit_code
+from ingot.api.recording import Recorder, write_packer_manifest
+from ingot.errors import PlanError
+from ingot.model.events import Emit
+from ingot.model.image import Outcome
+from ingot.model.units import Seconds
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+    from pathlib import Path
+
     from ingot.api.workspace import Workspace
     from ingot.engine.run import Run
-    from ingot.engine.work import Decide, OnError
-    from ingot.model.plan import LayerKey, Plan
+    from ingot.engine.work import Decide
+    from ingot.model.plan import Plan
     from ingot.ports import Cancel
-    from ingot.stores import packer_manifest
     from ingot.stores.catalog import Catalog
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
-    """What `build` was asked for."""
-
-    names: Sequence[str] = ()
-    targets: Sequence[str] = ()
-    no_cache: bool = False
-    check: bool = False
-    locked: bool = False
-    from_step: str = ""
-    """The step that is applied anew, with all after it, whatever is there."""
-    deadline: Seconds | None = None
-    """How long all of it may take."""
-    jobs: int = 1
-    """How many images are built at once, each in a thread of its own."""
-    on_error: Literal["cleanup", "keep", "ask"] = "cleanup"
-    """What becomes of a machine on which a step has failed."""
-    keep_for: Seconds = Seconds(12 * 3600.0)
+Subject = tuple[str, str]
+"""Image and target of a plan."""
 
 
 def build(
-    workspace: Workspace, wish: Wish, *, emit: Emit, cancel: Cancel, ask: Decide | None = None
+    workspace: Workspace,
+    wish: Wish,
+    *,
+    executor: Executor | None = None,
+    emit: Emit,
+    cancel: Cancel,
+    ask: Decide | None = None,
 ) -> Built:
     """Plans, sweeps what dead runs left, builds, records; a failed image does not keep others from being tried.
 
-    `ask` decides about each machine on which something failed, where the wish is to ask.
+    Threads of this process build where there is no executor, or one of threads; any other one is given jobs. `ask`
+    decides about each machine on which something failed, where the wish is to ask.
     """
     from ingot.engine.run import Run
-    from ingot.engine.steps import Deadline
     from ingot.engine.sweep import sweep
     from ingot.stores.catalog import Catalog
 
@@ -71,24 +62,21 @@ def build(
         sinks=(emit, finished),
         secrets=workspace.loaded.secrets,
     )
+    logs = _write_logs(run, plans) if len(plans) > 1 or executor else None
     with run, Catalog(workspace.state.catalog) as catalog:
         resuming.remember(workspace, wish, run)
         started = run.clock.monotonic()
-        if wish.deadline is not None:
-            hint = (
-                "finished layers are kept, and the next build goes on from them; `--deadline` sets the limit"
-            )
-            cancel = Deadline(cancel, clock=run.clock, seconds=wish.deadline, what="the build", hint=hint)
-        batch = Batch(
+        maker = Maker(
             workspace=workspace,
             wish=wish,
             run=run,
-            catalog=catalog,
+            cancel=_in_time(wish, run, cancel),
             finished=finished,
-            cancel=cancel,
-            on_error=_on_error(wish, ask),
+            ask=ask,
+            keep=Recorder(state=workspace.state, run=run, catalog=catalog).keep,
         )
-        outcomes = _all(plans, batch)
+        batch = Batch(maker=maker, plans=plans, catalog=catalog, logs=logs)
+        outcomes = batch.build_all(executor)
         if workspace.simulated is None:
             write_packer_manifest(outcomes, folder=workspace.root, run=run)
         error = error_of(outcomes)
@@ -98,30 +86,23 @@ def build(
     return Built(run=run.id, outcomes=outcomes, seconds=seconds, saved=saved)
 
 
-def _on_error(wish: Wish, ask: Decide | None) -> OnError:
-    from ingot.engine.work import OnError, always_cleanup
+def _in_time(wish: Wish, run: Run, cancel: Cancel) -> Cancel:
+    """The wish to stop, as it is expressed here, in the run's folder, or by the deadline."""
+    from ingot.engine.asking import Asked, asked
+    from ingot.engine.steps import Deadline
 
-    decide = {"cleanup": always_cleanup, "keep": lambda error: "keep", "ask": ask or always_cleanup}
-    return OnError(decide=decide[wish.on_error], keep_for=wish.keep_for)
+    cancel = Asked(cancel, clock=run.clock, why=lambda: asked(run.directory))
+    if wish.deadline is None:
+        return cancel
+    hint = "finished layers are kept, and the next build goes on from them; `--deadline` sets the limit"
+    return Deadline(cancel, clock=run.clock, seconds=wish.deadline, what="the build", hint=hint)
 
 
-def _all(plans: Sequence[Plan], batch: Batch) -> tuple[Outcome, ...]:
-    """The plans' outcomes; an image waits for the one that it continues."""
-    jobs = min(batch.wish.jobs, len(plans))
-    if jobs < 2:
-        return tuple(batch.build(plan) for plan in plans)
-    from concurrent.futures import ThreadPoolExecutor
+def _write_logs(run: Run, plans: Sequence[Plan]) -> Path:
+    from ingot.api.logs import Logs
 
-    from ingot.engine.matrix import run_all
-
-    known = {(plan.image, plan.target): plan for plan in plans}
-
-    def continued(subject: tuple[str, str]) -> tuple[str, str] | None:
-        parent = batch.workspace.definition.images[subject[0]].parent
-        return (parent, subject[1]) if parent else None
-
-    with ThreadPoolExecutor(jobs, thread_name_prefix="build") as executor:
-        return run_all(list(known), lambda one: batch.build(known[one]), executor=executor, after=continued)
+    run.listen(Logs(run.directory, [plan.subject for plan in plans]))
+    return run.directory
 
 
 def _refuse_unknown_step(plans: Sequence[Plan], name: str) -> None:
@@ -149,180 +130,73 @@ def saved_by_reuse(catalog: Catalog, project: str, outcomes: Sequence[Outcome]) 
     return Seconds(sum(took.values()))
 
 
-class Finished:
-    """Hears which layers were finished, so that a failed build can tell of them too."""
-
-    def __init__(self) -> None:
-        self._events: list[LayerFinished] = []
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, LayerFinished):
-            self._events.append(event)
-
-    def records(self, plan: Plan) -> tuple[LayerRecord, ...]:
-        """The finished layers of a plan."""
-        from ingot.engine.records import layer_keys
-
-        keys = layer_keys(plan)
-        return tuple(
-            LayerRecord(
-                name=event.layer,
-                key=keys[event.index],
-                status=event.status,
-                seconds=Seconds(event.seconds),
-                bytes=Bytes(event.bytes),
-            )
-            for event in self._events
-            if event.subject == plan.subject
-        )
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
     """The plans of one run: parents come before those that continue them. For several threads."""
 
-    workspace: Workspace
-    wish: Wish
-    run: Run
+    maker: Maker
+    plans: Sequence[Plan]
     catalog: Catalog
-    finished: Finished
-    cancel: Cancel
-    on_error: OnError
-    failed: set[tuple[str, str]] = field(default_factory=set)
-    made: set[LayerKey] = field(default_factory=set)
-    """What this run has made: an image that continues another one stands on it, though all was to be made anew."""
+    logs: Path | None = None
+    """The folder of the builds' logs, where they are written."""
+    failed: set[Subject] = field(default_factory=set)
+
+    def build_all(self, executor: Executor | None) -> tuple[Outcome, ...]:
+        """The plans' outcomes; an image waits for the one that it continues."""
+        jobs = min(self.maker.wish.jobs, len(self.plans))
+        if jobs < 2 and executor is None:
+            return tuple(self.refused(plan) or self.build(plan) for plan in self.plans)
+        from concurrent.futures import ThreadPoolExecutor
+
+        if executor is None:
+            with ThreadPoolExecutor(jobs, thread_name_prefix="build") as threads:
+                return self._in_threads(threads)
+        if isinstance(executor, ThreadPoolExecutor):
+            return self._in_threads(executor)
+        from ingot.api.remote import Remote
+
+        return Remote(batch=self, executor=executor).build_all()
+
+    def _in_threads(self, threads: Executor) -> tuple[Outcome, ...]:
+        from ingot.engine.matrix import run_all, submitted
+
+        known = self.known
+        return run_all(
+            list(known),
+            lambda one: submitted(threads, self.build, known[one]),
+            after=self.continued,
+            settle=lambda one, future: future.result(),
+            instead=lambda one: self.refused(known[one]),
+        )
+
+    @property
+    def known(self) -> dict[Subject, Plan]:
+        """The plans by image and target."""
+        return {(plan.image, plan.target): plan for plan in self.plans}
+
+    def continued(self, subject: Subject) -> Subject | None:
+        """The image that this one continues, for the same target."""
+        parent = self.maker.workspace.definition.images[subject[0]].parent
+        return (parent, subject[1]) if parent else None
+
+    def refused(self, plan: Plan) -> Outcome | None:
+        """The outcome of an image that is not tried, because what it continues has failed in this very run."""
+        parent = self.continued((plan.image, plan.target))
+        if parent not in self.failed or parent is None:
+            return None
+        error = PlanError(f"not tried, because {parent[0]}, which it continues, has failed")
+        return self.record(plan, failed(self.maker.run, plan, error, seconds=Seconds(0.0)))
 
     def build(self, plan: Plan) -> Outcome:
-        """The outcome of one plan, recorded. Raises CancelledError, and what is no error of ours."""
-        started = self.run.clock.monotonic()
-        try:
-            self._refuse_after_parent(plan)
-            outcome = self._made(plan)
-        except (IngotError, BaseExceptionGroup) as raised:
-            error = first_of(raised)
-            if isinstance(error, CancelledError) or not isinstance(error, IngotError):
-                raise error from raised
-            seconds = Seconds(self.run.clock.monotonic() - started)
-            self.run.emit(BuildFinished(subject=plan.subject, status="failed", seconds=seconds))
-            layers = self.finished.records(plan)
-            record = as_record(error, **_what_now(plan, error, layers, run=self.run.id))
-            outcome = failed_outcome(plan, record, seconds=seconds, layers=layers)
+        """The outcome of one plan, built here and recorded. Raises CancelledError, and what is no error of ours."""
+        return self.record(plan, self.maker.make(plan))
+
+    def record(self, plan: Plan, made: Made) -> Outcome:
+        """Records what came of a plan whose image, if there is one, was kept before."""
+        from ingot.api.logs import log_of
+
+        if made.image is None:
             self.failed.add((plan.image, plan.target))
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        self.catalog.record_outcome(outcome, project=plan.project, run=self.run.id, created=now)
-        return outcome
-
-    def _refuse_after_parent(self, plan: Plan) -> None:
-        """What an image continues has failed in this very run: trying its layers again would only take time."""
-        parent = self.workspace.definition.images[plan.image].parent
-        if (parent, plan.target) in self.failed:
-            raise PlanError(f"not tried, because {parent}, which it continues, has failed")
-
-    def _anew(self, plan: Plan) -> frozenset[LayerKey]:
-        from ingot.engine.records import layer_keys
-        from ingot.planning.names import find_step
-
-        keys = layer_keys(plan)
-        if not self.wish.no_cache:
-            first = find_step(plan, self.wish.from_step) if self.wish.from_step else None
-            keys = () if first is None else keys[first + 1 :]  # the first key is the base's
-        return frozenset(keys) - self.made
-
-    def _made(self, plan: Plan) -> Outcome:
-        from ingot.engine.build import build as make
-
-        workspace, run = self.workspace, self.run
-        backend = adapters.open_backend(
-            workspace, plan.backend, options=plan.options, directory=run.directory
-        )
-        if workspace.simulated is None and not backend.layer(plan.base.key):
-            from ingot.api.moved import tell_moved
-
-            tell_moved(workspace.definition, plan, locked=self.wish.locked, emit=run.emit)
-        built = make(
-            plan,
-            run=run,
-            backend=backend,
-            provisioner=adapters.provisioner(workspace, run),
-            inventory=adapters.inventory(workspace),
-            secrets=workspace.loaded.secrets,
-            emit=run.emit,
-            cancel=self.cancel,
-            anew=self._anew(plan),
-            on_error=self.on_error,
-        )
-        self.made.update(layer.key for layer in built.layers if layer.status == "built")
-        version = self.catalog.record(
-            plan.project, built.image, target=plan.target, run=run.id, manifest=built.manifest
-        )
-        workspace.state.save_plan(plan)
-        outcome = Outcome(
-            image=plan.image,
-            target=plan.target,
-            backend=plan.backend,
-            location=plan.location,
-            status=built.status,
-            seconds=built.seconds,
-            version=version,
-            ref=built.image.ref,
-            digest=built.image.digest,
-            layers=built.layers,
-        )
-        if not self.wish.check:
-            return outcome
-        from ingot.api.checking import Checker
-
-        checker = Checker(workspace=workspace, run=run, catalog=self.catalog, cancel=self.cancel)
-        return checker.checked(outcome, image=built.image, backend=backend, options=plan.options)
-
-
-def _what_now(plan: Plan, error: IngotError, layers: Sequence[LayerRecord], *, run: str) -> dict[str, str]:
-    """What became of the machine, and the command that goes on from the last finished layer."""
-    if isinstance(error, PlanError):
-        return {}
-    if "kept_until" in error.facts:
-        until = datetime.fromtimestamp(error.facts["kept_until"]).astimezone()
-        kept = (
-            f"kept until {until:%Y-%m-%d %H:%M}: `ingot ssh {run}` enters it, `ingot cancel {run}` removes it"
-        )
-        return {"kept": kept, "resume": f"ingot resume {run}"}
-    count = len(layers)
-    kept = f"not kept; {count} finished layer{'s are' if count != 1 else ' is'}" if count else ""
-    return {"kept": kept, "resume": f"ingot build {plan.image}"}
-
-
-def write_packer_manifest(outcomes: Sequence[Outcome], *, folder: Path, run: Run) -> None:
-    """`packer-manifest.json` of the run, and the project's, which grows with each run that built something."""
-    from ingot.stores import packer_manifest
-
-    builds = [_packer_build(outcome) for outcome in outcomes if outcome.ref]
-    if not builds:
-        return
-    packer_manifest.write(run.directory / packer_manifest.NAME, builds, run=run.id, force=True)
-    ours = folder / packer_manifest.NAME
-    if ours.exists() and all(outcome.status != "built" for outcome in outcomes):
-        return
-    try:
-        packer_manifest.write(ours, builds, run=run.id)
-    except (UsageError, OSError) as error:  # the images are there and recorded: no reason to fail
-        hint = f"this run's own is {run.directory / packer_manifest.NAME}"
-        run.emit(Warned(message=f"the project's manifest was not written: {error}", hint=hint))
-
-
-def _packer_build(outcome: Outcome) -> packer_manifest.PackerBuild:
-    from ingot.stores import packer_manifest
-
-    path = Path(outcome.ref)
-    files = ((outcome.ref, path.stat().st_size),) if path.is_file() else None
-    return packer_manifest.PackerBuild(
-        name=outcome.image,
-        builder_type=outcome.backend,
-        build_time=int(datetime.now(UTC).timestamp()),
-        artifact_id=outcome.ref,
-        files=files,
-        custom_data={
-            "target": outcome.target,
-            "version": str(outcome.version),
-            "digest": outcome.digest,
-        },
-    )
+        log = str(log_of(self.logs, plan.subject)) if self.logs else ""
+        recorder = Recorder(state=self.maker.workspace.state, run=self.maker.run, catalog=self.catalog)
+        return recorder.outcome(plan, replace(made.outcome, log=log))

@@ -50,21 +50,26 @@ def check(
         )
         with run:
             started = run.clock.monotonic()
-            checker = Checker(workspace=workspace, run=run, catalog=catalog, cancel=cancel, kind=kind)
-            outcomes = tuple(checker.check_entry(entry) for entry in entries)
+            checker = Checker(workspace=workspace, run=run, cancel=cancel, kind=kind)
+            outcomes = tuple(_recorded(catalog, checker.check_entry(entry)) for entry in entries)
             error = error_of(outcomes)
             run.exit_code = exit_code(error) if error else 0
             seconds = Seconds(run.clock.monotonic() - started)
     return Built(run=run.id, outcomes=outcomes, seconds=seconds)
 
 
+def _recorded(catalog: Catalog, outcome: Outcome) -> Outcome:
+    if outcome.checks is not None:
+        catalog.record_checks(outcome.checks)
+    return outcome
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checker:
-    """Checks images of one run."""
+    """Checks images of one run; what it sees is for others to record."""
 
     workspace: Workspace
     run: Run
-    catalog: Catalog
     cancel: Cancel
     kind: CheckMachine | None = None
     """What to check on; None for what each image says."""
@@ -103,7 +108,6 @@ class Checker:
             if isinstance(error, CancelledError) or not isinstance(error, IngotError):
                 raise error from raised
             return with_error(outcome, error)
-        self.catalog.record_checks(checks)
         told = replace(outcome, checks=checks)
         return told if checks.passed else with_error(told, self._failure(checks, outcome))
 

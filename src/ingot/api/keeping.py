@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ingot.api import adapters
 from ingot.api.looking import newest
-from ingot.errors import BackendError, IngotError, RefusedError
+from ingot.errors import CancelledError, IngotError, RefusedError
 from ingot.model.events import Emit, ResourceClosed, Warned
 from ingot.model.units import Bytes, Seconds
 from ingot.model.views import Dropped, Garbage
@@ -134,6 +134,7 @@ def _backends(workspace: Workspace) -> Iterator[Backend]:
 def cancel(workspace: Workspace, name: str, *, emit: Emit, cancel: Cancel) -> SeenRun:
     """Asks the process of a run to stop, and waits until the run has ended."""
     from ingot.api import looking
+    from ingot.engine.asking import ask
     from ingot.engine.run import LOCK
     from ingot.system import locks, process
     from ingot.system.waits import poll
@@ -146,12 +147,10 @@ def cancel(workspace: Workspace, name: str, *, emit: Emit, cancel: Cancel) -> Se
             f"run {found.id} has ended already: {found.state}", hint="`ingot ps` lists those that go on"
         )
     holder = locks.holder(found.folder / LOCK)
-    if holder is None:
-        raise BackendError(
-            f"run {found.id} goes on, but not on this computer",
-            hint="cancel it on the computer that shares this state folder",
-        )
-    process.ask_to_stop(holder)
+    if holder is None:  # on another computer that shares this state folder
+        ask(found.folder, CancelledError("stopped on request", hint="finished layers are kept", signal=15))
+    else:
+        process.ask_to_stop(holder)
     poll(
         lambda: None if looking.run(workspace.state.runs, found.id).state == "running" else True,
         what=f"the end of run {found.id}",

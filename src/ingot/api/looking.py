@@ -103,8 +103,16 @@ def runs(folder: Path) -> tuple[SeenRun, ...]:
     """All runs, the newest first: their ids begin with the time."""
     from ingot.engine.run import EVENTS
 
-    names = sorted((path.name for path in folder.iterdir()), reverse=True) if folder.is_dir() else []
+    names = (
+        sorted((path.name for path in folder.iterdir()), key=_age, reverse=True) if folder.is_dir() else []
+    )
     return tuple(_run(folder / name) for name in names if (folder / name / EVENTS).exists())
+
+
+def _age(name: str) -> tuple[str, bool, str]:
+    """Sorts runs by their time; a run counts as newer than the jobs that it began (`<run>-j1`)."""
+    first = "-".join(name.split("-")[:3])
+    return first, name == first, name
 
 
 def living(folder: Path) -> tuple[SeenRun, ...]:
@@ -124,7 +132,7 @@ def living(folder: Path) -> tuple[SeenRun, ...]:
 def run(folder: Path, name: str) -> SeenRun:
     """The run of this id or that begins so; the newest one without a name."""
     found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    chosen = sorted((one for one in found if one.startswith(name)), reverse=True)
+    chosen = sorted((one for one in found if one.startswith(name)), key=_age, reverse=True)
     if not chosen:
         wanted = f"no run {name!r}" if name else "no run yet"
         raise NotFoundError(f"there is {wanted} in {folder}", hint="`ingot logs --list` lists them")
@@ -132,11 +140,13 @@ def run(folder: Path, name: str) -> SeenRun:
 
 
 def _run(folder: Path) -> SeenRun:
+    from ingot.api.logs import log_of
     from ingot.engine.run import EVENTS, LOCK
     from ingot.system.locks import try_lock
 
     events = folder / EVENTS
     first, last = _ends(events)
+    plans = tuple(str(plan) for plan in first.get("plans", ()))
     code = last.get("exit_code") if last.get("event") == "RunFinished" else None
     if code is not None:
         state = "done" if code == 0 else "failed"
@@ -149,7 +159,8 @@ def _run(folder: Path) -> SeenRun:
         events=events,
         state=state,
         verb=str(first.get("verb", "")),
-        plans=tuple(first.get("plans", ())),
+        plans=plans,
+        logs=tuple(str(path) for path in (log_of(folder, plan) for plan in plans) if path.exists()),
         seconds=Seconds(float(last.get("seconds", 0.0)) if code is not None else 0.0),
         exit_code=code,
     )

@@ -14,7 +14,7 @@ from ingot.model.events import Emit
 from ingot.system.files import write_atomically
 
 if TYPE_CHECKING:
-    from ingot.api.building import Wish
+    from ingot.api.making import Wish
     from ingot.api.outcomes import Built
     from ingot.api.workspace import Workspace
     from ingot.engine.run import Run
@@ -40,6 +40,7 @@ def remember(workspace: Workspace, wish: Wish, run: Run) -> None:
 def resume(workspace: Workspace, name: str, *, emit: Emit, cancel: Cancel, ask: Decide | None) -> Built:
     """Builds again what that run was asked for; layers that were finished are there already."""
     from ingot.api import adapters, building
+    from ingot.api.making import Wish
     from ingot.engine.sweep import sweep
 
     found = looking.run(workspace.state.runs, name)
@@ -60,12 +61,12 @@ def resume(workspace: Workspace, name: str, *, emit: Emit, cancel: Cancel, ask: 
     )
     sweep(again.state.runs, adapters.open_place(again), emit=emit, names=[found.id])
     # What was to be made anew has been, as far as the run came.
-    wish = replace(building.Wish(**note["wish"]), no_cache=False, from_step="")
+    wish = replace(Wish(**note["wish"]), no_cache=False, from_step="")
     return building.build(again, wish, emit=emit, cancel=cancel, ask=ask)
 
 
 def _read(path: Path, *, run: str) -> dict[str, Any]:
-    from ingot.api.building import Wish
+    from ingot.api.making import Wish
 
     try:
         note: dict[str, Any] = json.loads(path.read_text())

@@ -13,6 +13,8 @@ from ingot.errors import UsageError
 from ingot.model.events import Emit, ignore
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from ingot.api.outcomes import Built
     from ingot.definition.load import Loaded
     from ingot.engine.sweep import Swept
@@ -179,6 +181,7 @@ class Workspace:
         on_error: Literal["cleanup", "keep", "ask"] = "cleanup",
         keep_for: Seconds | None = None,
         ask: Decide | None = None,
+        executor: Executor | None = None,
         emit: Emit = ignore,
         cancel: Cancel | None = None,
     ) -> Built:
@@ -191,11 +194,15 @@ class Workspace:
         `on_error` tells what becomes of a machine on which a step failed: `keep` leaves it for `ssh`, for 12 hours unless
         `keep_for` says else; `ask` has `ask` decide, which may also have the step tried again.
 
+        With an `executor` that is not one of threads each image is a job of its own, in a process of its own, wherever
+        the executor runs it; `dask` gives one with `client.get_executor(pure=False)`. `jobs` does not count then.
+
         With `simulate` all of it happens in a pretend cloud of these habits ("" for none), and leaves nothing.
         """
         from ingot.api import building
+        from ingot.api.making import Wish
 
-        wish = building.Wish(
+        wish = Wish(
             names=names,
             targets=targets,
             no_cache=no_cache,
@@ -208,10 +215,14 @@ class Workspace:
             **({} if keep_for is None else {"keep_for": keep_for}),
         )
         if simulate is None:
-            return building.build(self, wish, emit=emit, cancel=cancel or _never(), ask=ask)
+            return building.build(
+                self, wish, executor=executor, emit=emit, cancel=cancel or _never(), ask=ask
+            )
         from ingot.api import simulating
 
-        return simulating.build(self, wish, habits=simulate, emit=emit, cancel=cancel or _never())
+        return simulating.build(
+            self, wish, habits=simulate, executor=executor, emit=emit, cancel=cancel or _never()
+        )
 
     def resume(
         self, run: str, *, emit: Emit = ignore, cancel: Cancel | None = None, ask: Decide | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,12 +15,16 @@ from ingot.cli.options import Options, Verb, quantity
 from ingot.cli.render import answers
 from ingot.cli.session import Session
 from ingot.cli.trouble import as_data, print_document, show
+from ingot.errors import UsageError
 from ingot.model.digest import plain
 from ingot.model.units import parse_seconds
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from ingot.api.outcomes import Built
     from ingot.model.definition import CheckMachine
+    from ingot.model.events import Emit
 
 _TARGET = click.option("--target", "targets", multiple=True, metavar="TARGET", help="Only for this target.")
 
@@ -40,6 +46,13 @@ _TARGET = click.option("--target", "targets", multiple=True, metavar="TARGET", h
     default=1,
     metavar="N",
     help="Build so many images at once.  [default: 1]",
+)
+@click.option(
+    "--executor",
+    "address",
+    default="",
+    metavar="ADDRESS",
+    help="Build on a dask cluster, each image where it has room: dask://HOST:PORT",
 )
 @click.option("--from-step", default="", metavar="STEP", help="Apply this step and all after it anew.")
 @click.option("--deadline", default="", metavar="TIME", help="End after so long, such as `2h`; exit code 7.")
@@ -66,6 +79,7 @@ def build_command(
     check: bool,
     locked: bool,
     jobs: int,
+    address: str,
     from_step: str,
     deadline: str,
     on_error: Literal["cleanup", "keep", "ask"],
@@ -82,8 +96,16 @@ def build_command(
     session = Session(options)
     if options.dry_run:
         return _dry(session, names, targets, locked=locked, no_cache=no_cache)
+    if address and jobs > 1:
+        raise UsageError(
+            "-j counts threads of this process, and --executor builds elsewhere", hint="leave one out"
+        )
+    if address and on_error == "ask":
+        raise UsageError(
+            "--executor builds elsewhere, where nobody can be asked", hint="use `--on-error keep`"
+        )
     ask = asking(session) if on_error == "ask" else None
-    with session.working(live=ask is None) as (emit, cancel):
+    with session.working(live=ask is None) as (emit, cancel), _executor(address, emit) as executor:
         built = session.workspace.build(
             names,
             targets=targets,
@@ -91,6 +113,7 @@ def build_command(
             check=check,
             locked=locked,
             jobs=jobs,
+            executor=executor,
             from_step=from_step,
             deadline=quantity("--deadline", deadline, parse_seconds),
             simulate="" if simulate and habits is None else habits,
@@ -101,6 +124,18 @@ def build_command(
             cancel=cancel,
         )
     return finish(session, built)
+
+
+@contextmanager
+def _executor(address: str, emit: Emit) -> Iterator[Executor | None]:
+    """What builds, where that is not this process."""
+    if not address:
+        yield None
+        return
+    from ingot.api.executors import open_executor
+
+    with open_executor(address, emit=emit) as executor:
+        yield executor
 
 
 def finish(session: Session, built: Built) -> int:

@@ -8,9 +8,10 @@ import click
 
 from ingot.cli.complete import images
 from ingot.cli.options import Options, Verb
-from ingot.cli.render import answers, replay
+from ingot.cli.render import answers
 from ingot.cli.session import Session
 from ingot.cli.trouble import print_document, show
+from ingot.telling import replay
 
 _ALL = click.option("--all", "everything", is_flag=True, help="Every version, not only the newest.")
 

@@ -70,7 +70,7 @@ class Session:
     @contextmanager
     def working(self, *, live: bool = True) -> Iterator[tuple[Emit, Flag]]:
         """For verbs that take time: events are shown, and signals become a wish to stop."""
-        from ingot.cli.signals import cancellable
+        from ingot.system.signals import cancellable
 
         with cancellable() as flag, self.listening(live=live) as emit:
             yield emit, flag

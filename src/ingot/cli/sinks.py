@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ingot.cli.render import plain, steady
+from ingot.cli.render import steady
 from ingot.cli.render.line import Line, draw
-from ingot.cli.render.progress import Now, fold, plan_of
 from ingot.cli.render.screen import Screen
+from ingot.cli.render.steady import Counts
 from ingot.errors import UsageError
 from ingot.model.events import (
     BuildFinished,
@@ -23,10 +23,13 @@ from ingot.model.events import (
     LayerStarted,
     Progress,
     RunFinished,
+    RunStarted,
     Waiting,
     Warned,
     as_json,
 )
+from ingot.telling import plain
+from ingot.telling.progress import Now, fold, plan_of
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -38,6 +41,10 @@ class States:
     def __init__(self) -> None:
         self._all: dict[str, Now] = {}
         self._started = 0.0
+        self._plans: tuple[str, ...] = ()
+        self._ended: dict[str, bool] = {}
+        self.side_by_side = False
+        """Whether several plans were building at the same time in this run."""
 
     def before(self, event: Event) -> Now:
         """The state that the event changes."""
@@ -50,14 +57,35 @@ class States:
         now = fold(self.before(event), event)
         if key:
             self._all.pop("", None)
-        if isinstance(event, RunFinished):
-            self._all.clear()
+        match event:
+            case RunStarted():
+                self._plans = event.plans
+            case BuildFinished():
+                self._ended[key] = event.status == "failed"
+            case RunFinished():
+                self._all.clear()
+                self.side_by_side = False
         self._all[key] = now
+        self.side_by_side = self.side_by_side or self.several
 
     @property
     def busy(self) -> tuple[Now, ...]:
         """Those in which something runs, in the order in which they began."""
         return tuple(now for now in self._all.values() if now.layer or now.doing)
+
+    @property
+    def running(self) -> tuple[Now, ...]:
+        """Those that have begun and not ended, each with its name; one that is checked after it was built, too."""
+        going = ((key, now) for key, now in self._all.items() if now.plan or now.layer or now.doing)
+        return tuple(replace(now, plan=now.plan or key) for key, now in going)
+
+    @property
+    def counts(self) -> Counts:
+        """How many plans build, wait, and came to their end."""
+        building = sum(bool(now.plan) for now in self._all.values())
+        failed = sum(self._ended.values())
+        waiting = max(len(self._plans) - len(self._ended) - building, 0)
+        return Counts(running=building, waiting=waiting, done=len(self._ended) - failed, failed=failed)
 
     @property
     def several(self) -> bool:
@@ -141,14 +169,17 @@ class Redrawn:
     def _moving(self) -> Any:
         from rich.text import Text
 
-        at, columns = time.time(), self._screen.columns
-        named = self._states.several
-        drawn = tuple(
-            line
-            for now in self._states.busy
-            for line in steady.current(now, at, columns=columns, named=named)
-        )
+        states, at = self._states, time.time()
+        rows = self._live.console.size.height if self._live else 0
+        drawn = moving(states, at, columns=self._screen.columns, rows=rows)
         return Text.from_ansi(draw(drawn, colour=self._screen.colour).rstrip("\n"), no_wrap=True)
+
+
+def moving(states: States, at: float, *, columns: int, rows: int) -> tuple[Line, ...]:
+    """What runs now: the one plan, or a table of all that build side by side, no higher than the screen."""
+    if states.side_by_side:
+        return steady.table(states.running, states.counts, at, columns=columns, rows=rows)
+    return tuple(line for now in states.busy for line in steady.current(now, at, columns=columns))
 
 
 class Quiet:

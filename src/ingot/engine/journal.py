@@ -5,6 +5,7 @@ A file of JSON lines, each durable before the deed that follows it:
     {"do": "open", "token": "ingot-20261121-103045-ab12-1", "kind": "local.machine", "place": {…}, "at": 1795256645.312}
     {"do": "made", "token": "…", "ref": "…"}       it exists and this is its name
     {"do": "keep", "token": "…", "until": 1795…}   it stays after its run, to be looked at, until then
+    {"do": "sought", "token": "…", "at": 1795…}    after its run's end it was looked for and not seen, though it may come to be
     {"do": "shut", "token": "…"}                   it is gone
 
 `place` is how its backend is opened again. A token that is opened and not shut may exist, made or not: `find` tells.
@@ -49,8 +50,8 @@ class Record:
     kind: str
     place: Place
     ref: str = ""
-    at: float = 0.0
-    """When it was opened, in seconds since the epoch."""
+    sought: float = 0.0
+    """When a sweep first looked for it and did not see it, in seconds since the epoch; 0 where none did."""
     until: float = 0.0
     """Until when it is kept though its run is over; 0 for what is to be removed."""
 
@@ -68,10 +69,11 @@ def unfinished(lines: Iterable[str]) -> tuple[Record, ...]:
         token = Token(str(entry.get("token", "")))
         match entry.get("do"):
             case "open":
-                at = float(entry.get("at", 0.0))
-                found[token] = Record(token=token, kind=str(entry["kind"]), place=_place(entry), at=at)
+                found[token] = Record(token=token, kind=str(entry["kind"]), place=_place(entry))
             case "made" if token in found:
                 found[token] = replace(found[token], ref=str(entry["ref"]))
+            case "sought" if token in found and not found[token].sought:
+                found[token] = replace(found[token], sought=float(entry["at"]))
             case "keep" if token in found:
                 found[token] = replace(found[token], until=float(entry["until"]))
             case "shut":
@@ -108,6 +110,9 @@ class Journal:
 
     def keep(self, token: Token, until: float) -> None:
         self._write({"do": "keep", "token": token, "until": round(until, 3)})
+
+    def sought(self, token: Token) -> None:
+        self._write({"do": "sought", "token": token, "at": round(self._clock.now().timestamp(), 3)})
 
     def shut(self, token: Token) -> None:
         self._write({"do": "shut", "token": token})

@@ -6,9 +6,10 @@ import json
 import os
 import secrets as randomness
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import fields, replace
+from itertools import count, takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -29,6 +30,8 @@ _SHORTEST = 4  # a secret shorter than this would blank out half of all that is 
 class Run:
     """Use as a context manager. `emit` may be called from any thread.
 
+    Its id is one that nobody has, or `name`: a second run of that name is `<name>-r2`.
+
     Its folder is `<runs>/<id>/`: `lock` (held while it lives), `events.jsonl`, `journal.jsonl` (from the first
     temporary thing on), and whatever logs and keys backends and provisioners put there.
     """
@@ -42,9 +45,10 @@ class Run:
         sinks: Sequence[Emit] = (),
         secrets: Mapping[str, Secret] | None = None,
         clock: Clock | None = None,
+        name: str = "",
     ) -> None:
         self.clock: Clock = clock or WallClock()
-        self.id, self.directory = _claim(runs, self.clock)
+        self.id, self.directory = _claim(runs, self.clock, name)
         self.journal = Journal(self.directory, run=self.id, clock=self.clock)
         self.exit_code = 0
         """What RunFinished says when no exception leaves the block."""
@@ -54,6 +58,10 @@ class Run:
         self._speaking = threading.Lock()
         self._open = ExitStack()
         self._began = 0.0
+
+    def listen(self, sink: Emit) -> None:
+        """Lets one more sink hear what comes."""
+        self._sinks.append(sink)
 
     def emit(self, event: Event) -> None:
         """Stamps the event, blanks out secrets, and gives it to the run's file and every sink.
@@ -136,14 +144,26 @@ class Scrubber:
         return value
 
 
-def _claim(runs: Path, clock: Clock) -> tuple[str, Path]:
-    """An id that nobody has, `20261121-103045-ab12` (UTC), and its new folder."""
+def attempts(runs: Path, name: str) -> tuple[Path, ...]:
+    """The folders of the runs of this name, the first one first: `<name>`, `<name>-r2`, …"""
+    return tuple(takewhile(Path.is_dir, (runs / one for one in _in_turn(name))))
+
+
+def _claim(runs: Path, clock: Clock, wanted: str) -> tuple[str, Path]:
+    """An id that nobody has, `20261121-103045-ab12` (UTC) or one of the wanted name, and its new folder."""
     runs.mkdir(parents=True, exist_ok=True)
+    for name in _in_turn(wanted) if wanted else _at_random(clock):
+        with suppress(FileExistsError):
+            (runs / name).mkdir(mode=0o700)
+            return name, runs / name
+    raise AssertionError("there is always another name")
+
+
+def _in_turn(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}-r{number}" for number in count(2))
+
+
+def _at_random(clock: Clock) -> Iterator[str]:
     while True:
-        name = f"{clock.now():%Y%m%d-%H%M%S}-{randomness.token_hex(2)}"
-        directory = runs / name
-        try:
-            directory.mkdir(mode=0o700)
-        except FileExistsError:
-            continue
-        return name, directory
+        yield f"{clock.now():%Y%m%d-%H%M%S}-{randomness.token_hex(2)}"

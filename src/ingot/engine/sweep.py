@@ -91,7 +91,7 @@ def _sweep_one(
         named = f"{directory.name}: {record.name}"
         try:
             resource = open_place(record.place, directory).resource(record.kind)
-            gone = _remove(resource, record, age=Seconds(time.time() - record.at))
+            gone = _remove(resource, record, journal)
             journal.shut(record.token)
         except Exception as error:  # whatever it is: the other leftovers still want removing
             left.append(named)
@@ -103,14 +103,18 @@ def _sweep_one(
     journal.close()
 
 
-def _remove(resource: Resource, record: Record, *, age: Seconds) -> str:
+def _remove(resource: Resource, record: Record, journal: Journal) -> str:
     """Deletes the thing and returns its ref; "" where it never came to be.
 
-    Raises TransientError for what is not seen, and so young that this does not say that it is not there.
+    Raises TransientError for what is not seen but may still come to be listed: who asked for it may have done so up to its
+    death, which was before the first sweep that looked.
     """
     ref = record.ref or resource.find(record.token) or ""
     if ref:
         resource.delete(ref)
-    elif max(age, 0.0) < resource.settles:
-        raise TransientError(f"it was asked for {format_seconds(age)} ago and may still come to be listed")
+    elif resource.settles:
+        if not record.sought:
+            journal.sought(record.token)
+        if not record.sought or time.time() - record.sought < resource.settles:
+            raise TransientError(f"it may still come to be listed, within {format_seconds(resource.settles)}")
     return ref

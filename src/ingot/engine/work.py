@@ -32,6 +32,11 @@ def always_cleanup(error: IngotError) -> Answer:
     return "cleanup"
 
 
+def always_keep(error: IngotError) -> Answer:
+    """Finished layers stay, the machine too, to be looked at."""
+    return "keep"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OnError:
     """What is done when a step, or the leak scan, has failed."""

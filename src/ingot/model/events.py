@@ -34,6 +34,16 @@ class RunFinished(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class JobStarted(Event):
+    """A build of this run goes on as a run of its own, in another process or on another computer."""
+
+    run: str
+    host: str
+    attempt: int = 1
+    """More than 1 where whoever ran it before was lost."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BuildStarted(Event):
     layers: tuple[str, ...]
     """Names of all layers, base first."""

@@ -131,3 +131,5 @@ class Outcome:
     layers: tuple[LayerRecord, ...] = ()
     checks: CheckRun | None = None
     error: Mapping[str, Any] | None = None
+    log: str = ""
+    """The file with the words of this build alone, where there were several."""

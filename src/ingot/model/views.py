@@ -112,6 +112,8 @@ class SeenRun:
     plans: tuple[str, ...] = ()
     seconds: Seconds = Seconds(0.0)
     exit_code: int | None = None
+    logs: tuple[str, ...] = ()
+    """A file for each image that was built, where there were several."""
     held: tuple[str, ...] = ()
     """Temporary things that it has made and not removed yet, each as `<kind> <ref>`."""
     kept_until: str = ""

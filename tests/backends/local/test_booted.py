@@ -82,7 +82,7 @@ def test_what_visits_the_disk_is_in_no_layer(site: Site, tmp_path: Path) -> None
     look = "find etc/sudoers.d etc/apt/apt.conf.d usr/local/sbin run -mindepth 1 | sort; cat etc/resolv.conf"
     left = on_disk(site, layer.content, tmp_path, look)
     assert left == on_disk(site, site.base.content, tmp_path, look)
-    assert "ingot" not in left and "10.0.2.3" not in left
+    assert "ingot" not in left
 
 
 REACHING_OUT = {

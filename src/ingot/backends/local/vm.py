@@ -286,10 +286,12 @@ def _console(home: Path) -> bytes:
 def _runs(pid: int, ref: str) -> bool:
     """Whether the process is still that machine's QEMU: a number alone may have come to mean another process."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
     except OSError:
         return False
-    return ref.encode() in words
+    # One that is just becoming another program shows no words for a moment, as one that has ended does for good.
+    return ref.encode() in line.split(b"\0") if line else state not in "ZX"
 
 
 def _end_left_over(home: Path, ref: str) -> None:

@@ -164,7 +164,8 @@ class MemoryBackend:
             return True if self.age(ref) >= max(self.habits.boot, self.habits.lag) else None
 
         self.ask("attach", lambda: True, cancel=cancel)
-        self._wait(up, what=f"the start of {ref}", emit=emit, cancel=cancel)
+        often = Seconds(min(max(self.habits.boot / 20, _PAUSE), 1.0))
+        self._wait(up, what=f"the start of {ref}", every=often, emit=emit, cancel=cancel)
         return MemoryMachine(ref=ref, ssh=SshAccess(config=self.root / "no-ssh", host=ref))
 
     def keep(self, ref: str, until: float) -> None:
@@ -262,12 +263,18 @@ class MemoryBackend:
         return self._wait(once, what=f"the cloud's answer to {name}", cancel=cancel)[0]
 
     def _wait(
-        self, probe: Callable[[], T | None], *, what: str, emit: Emit = ignore, cancel: Cancel | None = None
+        self,
+        probe: Callable[[], T | None],
+        *,
+        what: str,
+        every: Seconds = _PAUSE,
+        emit: Emit = ignore,
+        cancel: Cancel | None = None,
     ) -> T:
         return poll(
             probe,
             what=what,
-            every=_PAUSE,
+            every=every,
             deadline=_PATIENCE,
             cancel=cancel or Flag(),
             clock=self.clock,

@@ -97,7 +97,11 @@ def _outcome(value: Outcome) -> list[Line]:
     lines = [head]
     if value.checks:
         lines.append((("  checks  ", "dim"), _check_count(value.checks)))
-    return [*lines, *_labelled("  image   ", value.ref)] if value.ref else lines
+    return [
+        *lines,
+        *_labelled("  image   ", value.ref),
+        *_labelled("  log     ", "" if value.error else value.log),
+    ]
 
 
 def failures(values: Sequence[Outcome]) -> tuple[Line, ...]:
@@ -105,7 +109,7 @@ def failures(values: Sequence[Outcome]) -> tuple[Line, ...]:
     lines: list[Line] = []
     for value in values:
         if value.error is not None:
-            lines += errors.outcome_lines(f"{value.image}/{value.target}", value.error)
+            lines += errors.outcome_lines(f"{value.image}/{value.target}", value.error, log=value.log)
     return tuple(lines)
 
 
@@ -234,7 +238,8 @@ def run(value: SeenRun) -> tuple[Line, ...]:
         (f"  {value.verb} {' '.join(value.plans)}".rstrip(), ""),
         (f"  {value.state}{took}", _STATES.get(value.state, "")),
     )
-    return (head, *_labelled("  ", str(value.folder)))
+    logs = [line for log in value.logs for line in _labelled("  log  ", log)]
+    return (head, *_labelled("  ", str(value.folder)), *logs)
 
 
 def exported(value: Exported, *, dry_run: bool) -> tuple[Line, ...]:

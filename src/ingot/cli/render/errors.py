@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ingot.cli.render.line import Line, clean
+from ingot.cli.render.line import Line
 from ingot.errors import IngotError, Problem
+from ingot.telling.clean import clean
 
 ReadLine = Callable[[str, int], str | None]
 """The text of a line of a file (1-based), or None where there is none."""
@@ -30,11 +31,12 @@ def lines(error: IngotError, *, read: ReadLine) -> tuple[Line, ...]:
     )
 
 
-def outcome_lines(name: str, error: Mapping[str, Any]) -> tuple[Line, ...]:
-    """A failed outcome: the sentence with the plan's name before it, and what is known of it."""
+def outcome_lines(name: str, error: Mapping[str, Any], *, log: str = "") -> tuple[Line, ...]:
+    """A failed outcome: the sentence with the plan's name before it, what is known of it, and the build's own log."""
     message = str(error.get("message", ""))
     said = message if name in message else f"{name}: {message}"
-    return (*_sentence(said), *_facts(error.get("facts") or {}), *_hint(str(error.get("hint", ""))))
+    build = (_row("build", log),) if log else ()
+    return (*_sentence(said), *_facts(error.get("facts") or {}), *build, *_hint(str(error.get("hint", ""))))
 
 
 def _problem(problem: Problem, read: ReadLine) -> list[Line]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Literal
 
 Style = Literal["", "bold", "dim", "green", "red", "yellow", "cyan"]
-# CSI sequences (colours, cursor), OSC sequences (titles, links), and other two-character escapes: ECMA-48.
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 Span = tuple[str, Style]
 Line = tuple[Span, ...]
 
@@ -49,10 +46,3 @@ def cut(line: Line, columns: int) -> Line:
         kept.append((part[:left], style))
         left -= len(part[:left])
     return (*kept, ("…", "dim"))
-
-
-def clean(text: str) -> str:
-    """Foreign text made fit for a screen: nothing that would colour it or move the cursor; one line."""
-    return "".join(
-        sign if sign >= " " and sign != "\x7f" else " " for sign in _ESCAPES.sub("", text)
-    ).rstrip()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import assert_never
 
-from ingot.cli.render.line import Line, Style, clean, cut
-from ingot.cli.render.progress import Now
+from ingot.cli.render.line import Line, Style, cut
 from ingot.model.events import (
     BuildFinished,
     BuildStarted,
     CheckFinished,
     Event,
+    JobStarted,
     LayerFinished,
     LayerStarted,
     Output,
@@ -19,8 +21,13 @@ from ingot.model.events import (
     Warned,
 )
 from ingot.model.units import format_bytes, format_seconds
+from ingot.telling.clean import clean
+from ingot.telling.plain import task_name
+from ingot.telling.progress import Now
 
 _NAME = 44
+_WIDEST = 32
+"""What a build's name may take of a line."""
 _SPIN = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _TASK: dict[str, tuple[str, Style]] = {
     "ok": ("ok", "dim"),
@@ -36,6 +43,8 @@ _TASK: dict[str, tuple[str, Style]] = {
 def lines(now: Now, event: Event, *, verbose: int = 0) -> tuple[Line, ...]:
     """The lines that `event` adds to the screen; `now` is the state before it."""
     match event:
+        case JobStarted() if event.attempt > 1:
+            return ((("begun again: ", "yellow"), (f"{event.subject} as {event.run} on {event.host}", "")),)
         case BuildStarted():
             return _header(event)
         case LayerStarted():
@@ -58,15 +67,65 @@ def lines(now: Now, event: Event, *, verbose: int = 0) -> tuple[Line, ...]:
             return ()
 
 
-def current(now: Now, at: float, *, columns: int, named: bool = False) -> tuple[Line, ...]:
-    """What runs at the time `at`: two lines at most, the second for the task or the wait. `named` adds the plan."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counts:
+    """How many builds of a run there are in each state."""
+
+    running: int = 0
+    waiting: int = 0
+    done: int = 0
+    failed: int = 0
+
+
+def table(running: Sequence[Now], counts: Counts, at: float, *, columns: int, rows: int) -> tuple[Line, ...]:
+    """Builds that go on side by side at the time `at`: a line of counts, and a line or two for each of them.
+
+    It leaves two rows of the screen free; what does not fit is counted in a last line, the youngest first.
+    """
+    room = max(rows - 3, 2)
+    fits = len(running) if len(running) <= room else room - 1
+    named = max((len(now.plan) for now in running[:fits]), default=0)
+    lines = [_counts(counts)]
+    for now in running[:fits]:
+        lines.append(_row(now, at, wide=min(named, _WIDEST)))
+        below = _below(now)
+        if below and 2 * len(running) <= room:
+            lines.append((("      ", ""), (clean(below), "dim")))
+    if fits < len(running):
+        lines.append(((f"  … and {len(running) - fits} more", "dim"),))
+    return tuple(cut(line, columns) for line in lines)
+
+
+def _counts(counts: Counts) -> Line:
+    styles: dict[str, Style] = {"running": "cyan", "waiting": "dim", "done": "green", "failed": "red"}
+    shown: list[tuple[str, Style]] = []
+    for name, style in styles.items():
+        if number := getattr(counts, name):
+            shown += [(" · ", "dim"), (f"{number} {name}", style)]
+    return (("  ", ""), *shown[1:])
+
+
+def _row(now: Now, at: float, *, wide: int) -> Line:
+    """One build: its name, how long its layer takes so far, which layer of how many it is, and what it is called."""
+    since = now.layer_started or now.plan_started or at
+    place = f"{now.shown + 1}/{len(now.layers)}" if now.layer and now.layers else ""
+    name = now.plan if len(now.plan) <= wide else f"{now.plan[: wide - 1]}…"
+    return (
+        (f"  {_SPIN[int(at * 10) % len(_SPIN)]} ", "cyan"),
+        (f"{name:<{wide}} ", "bold"),
+        (f"{format_seconds(max(at - since, 0.0)):>6} ", "cyan"),
+        (f"{place:>5}  ", "dim"),
+        (clean(now.layer or now.doing), ""),
+    )
+
+
+def current(now: Now, at: float, *, columns: int) -> tuple[Line, ...]:
+    """What runs at the time `at`: two lines at most, the second for the task or the wait."""
     if not now.layer and not now.doing:
         return ()
     since = now.layer_started or now.plan_started or now.started or at
     sign = _SPIN[int(at * 10) % len(_SPIN)]
     head = now.layer or now.plan or now.doing
-    if named and now.plan and now.layer:
-        head = f"{now.plan}  {now.layer}"
     first: Line = (
         (f"  {sign} ", "cyan"),
         (f"{head:<{_NAME}} ", "bold"),
@@ -81,13 +140,6 @@ def warning(event: Warned) -> tuple[Line, ...]:
     """A warning and its hint."""
     said: Line = (("warning: ", "yellow"), (clean(event.message), ""))
     return (said, (("  hint: ", "dim"), (clean(event.hint), ""))) if event.hint else (said,)
-
-
-def task_name(event: TaskFinished) -> str:
-    """`role : task`, the role left out where the task's name begins with it already."""
-    if event.role and not event.task.startswith(f"{event.role} : "):
-        return f"{event.role} : {event.task}"
-    return event.task
 
 
 def _below(now: Now) -> str:

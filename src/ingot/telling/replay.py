@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
-from ingot.cli.render import plain
-from ingot.cli.render.progress import Now, fold
 from ingot.model.events import Event
+from ingot.telling import plain
+from ingot.telling.progress import Now, fold
 
 _KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in Event.__subclasses__()}
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from ingot.cli.render.line import clean
-from ingot.cli.render.progress import Now, plan_of
-from ingot.cli.render.steady import task_name
 from ingot.model.digest import short
 from ingot.model.events import (
     BuildFinished,
     BuildStarted,
     CheckFinished,
     Event,
+    JobStarted,
     LayerFinished,
     LayerStarted,
     Output,
@@ -20,6 +18,8 @@ from ingot.model.events import (
     Warned,
 )
 from ingot.model.units import format_bytes, format_seconds
+from ingot.telling.clean import clean
+from ingot.telling.progress import Now, plan_of
 
 
 def lines(now: Now, event: Event, *, verbose: int = 0) -> tuple[str, ...]:
@@ -33,8 +33,18 @@ def lines(now: Now, event: Event, *, verbose: int = 0) -> tuple[str, ...]:
     return tuple(prefix + clean(text) for text in said)
 
 
+def task_name(event: TaskFinished) -> str:
+    """`role : task`, the role left out where the task's name begins with it already."""
+    if event.role and not event.task.startswith(f"{event.role} : "):
+        return f"{event.role} : {event.task}"
+    return event.task
+
+
 def _words(now: Now, event: Event, *, verbose: int) -> tuple[str, ...]:
     match event:
+        case JobStarted():
+            again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+            return (f"runs as {event.run} on {event.host}{again}",)
         case BuildStarted():
             reused = f", {event.reused} reused" if event.reused else ""
             return (f"{len(event.layers)} layers{reused}",)

@@ -1,0 +1,1 @@
+"""What happened, as plain words: events → text. Pure."""
