@@ -8,7 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
@@ -264,6 +264,16 @@ def test_a_pool_of_processes_builds_all_images(workspace: Workspace) -> None:
     for image in ("node", "big-node", "mc", "zsh"):
         layers = [event for event in heard if event.subject == f"{image}/local"]
         assert sum(isinstance(event, LayerFinished) for event in layers) >= 3
+
+
+def test_threads_of_somebody_else_build_in_this_process(workspace: Workspace) -> None:
+    heard: list[Event] = []
+    write_project(workspace.project, DEFINITION + OTHERS)
+    with ThreadPoolExecutor(2) as executor:
+        built = workspace.build(executor=executor, simulate="", emit=heard.append)
+        assert executor.submit(str.upper, "still open").result() == "STILL OPEN"
+    assert [outcome.status for outcome in built.outcomes] == ["built"] * 4
+    assert not any(isinstance(event, JobStarted) for event in heard)
 
 
 def test_a_pool_whose_processes_die_loses_its_images_and_says_so(workspace: Workspace) -> None:

@@ -61,7 +61,7 @@ def building(project: Path, address: str, *words: str, events: Path) -> Iterator
     process = subprocess.Popen(
         [sys.executable, "-m", "ingot", *argv],
         cwd=project,
-        env={**os.environ, "INGOT_STATE": str(project.parent / "state")},
+        env={**os.environ, "INGOT_STATE": str(project.parent / "state"), "TMPDIR": str(project.parent)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -127,16 +127,18 @@ def test_a_signal_ends_the_jobs_too(dask: Cluster, project: Path, events: Path) 
 
 def test_the_job_of_a_killed_worker_is_done_by_another(tmp_path: Path, project: Path, events: Path) -> None:
     with cluster(tmp_path / "cluster") as own:
-        words = ("--simulate-with", "step=5s", "node", "mc")
+        words = ("--simulate-with", "step=10s", "mc", "zsh")
         with building(project, own.address, *words, events=events) as process:
-            wait_for(lambda: len(told(events, "StepStarted")) >= 2, "a step on each worker")
-            own.workers[0].kill()
+            wait_for(lambda: told(events, "StepStarted"), "the first step")
+            (victim,) = [event["run"] for event in told(events, "JobStarted")][:1]
+            (lock,) = tmp_path.glob(f"ingot-simulated-*/runs/{victim}/lock")
+            own.worker_of(int(lock.read_text())).kill()
             code, document = ended(process)
     assert code == 0 and [one["status"] for one in document["outcomes"]] == ["built", "built"]
-    attempts = sorted(event["attempt"] for event in told(events, "JobStarted"))
-    assert attempts == [1, 1, 2]
-    again = [event["run"] for event in told(events, "JobStarted") if event["attempt"] == 2]
-    assert again[0].endswith("-r2")
+    started = {event["run"]: event for event in told(events, "JobStarted")}
+    assert started[f"{victim}-r2"]["attempt"] == 2
+    assert started[f"{victim}-r2"]["subject"] == started[victim]["subject"]
+    assert len(started) == 3
     opened, closed = told(events, "ResourceOpened"), told(events, "ResourceClosed")
     assert {one["ref"] for one in opened} == {one["ref"] for one in closed}
 

@@ -6,8 +6,10 @@ import importlib.util
 import logging
 import platform
 import re
+import threading
+import warnings
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +21,7 @@ from ingot.model.units import Seconds, format_seconds
 KNOWN = "dask://HOST:PORT"
 PATIENCE = Seconds(15.0)
 """How long a scheduler may take to answer."""
+_GRACE = Seconds(5.0)
 _ADDRESS = re.compile(r"(?P<scheme>[^:]*)://(?P<host>\[[0-9A-Fa-f:.%]+\]|[^][:/@?#]+):(?P<port>[0-9]{1,5})/?")
 
 
@@ -58,18 +61,27 @@ def _scheduler(address: str) -> str:
 
 
 def _connected(scheduler: str, patience: Seconds) -> Any:
-    import warnings
-
+    """A client of the scheduler. `distributed` itself may wait for ever for one that takes connections and is silent."""
     from distributed import Client
 
+    connecting: Future[Any] = Future()
     client: Any = Client  # most of it is not typed
+
+    def connect() -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # other versions: told below, in a sentence
+                found = client(scheduler, timeout=patience, set_as_default=False, name="ingot")
+            connecting.set_result(found)
+        except BaseException as error:
+            connecting.set_exception(error)
+
     for name in ("distributed", "distributed.client"):  # what matters is told as an event or an error
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    threading.Thread(target=connect, name="connect to dask", daemon=True).start()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # other versions: told below, in a sentence
-            return client(scheduler, timeout=patience, set_as_default=False, name="ingot")
-    except OSError as error:
+        return connecting.result(timeout=patience + _GRACE)
+    except OSError as error:  # a TimeoutError is one
         raise BackendError(
             f"the scheduler at {scheduler} did not answer within {format_seconds(patience)}",
             hint="is its address right, and can this computer reach it? `dask scheduler` prints the address",
