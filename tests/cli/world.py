@@ -69,6 +69,9 @@ class Steps:
     def expect(self, step: Step) -> None:
         self.inner.expect(step)
 
+    def user_data(self, step: Step) -> Secret | None:
+        return self.inner.user_data(step)
+
     def close(self) -> None:
         self.inner.close()
 

@@ -144,6 +144,9 @@ class _Steps:
     def expect(self, step: Step) -> None:
         self._all.expect(step)
 
+    def user_data(self, step: Step) -> Secret | None:
+        return self._all.user_data(step)
+
     def apply(self, step: Step, machine: Machine, *, subject: str, emit: Emit, cancel: Cancel) -> None:
         self._all.apply(step, machine, subject=subject, emit=emit, cancel=cancel)
 

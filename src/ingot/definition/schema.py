@@ -34,7 +34,7 @@ from ingot.definition.fields import (
 )
 from ingot.definition.messages import Bad
 
-KINDS = ("packages", "roles", "playbook", "script", "files")
+KINDS = ("packages", "roles", "playbook", "script", "files", "cloud_init")
 """What a step can do; the key that says it."""
 
 
@@ -271,12 +271,34 @@ class FilesModel(_Step):
     ] = Field(description="`{src: …, dest: …}` or `{text: …, dest: …}`, or a list of such.")
 
 
+class CloudInitBody(_Model):
+    """User-data for cloud-init: a file of the project, or text."""
+
+    path: ProjectPath | None = Field(default=None, description="The file's path in the project.")
+    inline: str | None = Field(default=None, description="The user-data itself, with its first line.")
+
+    @model_validator(mode="after")
+    def _one(self) -> CloudInitBody:
+        if (self.path is None) == (self.inline is None):
+            raise Bad("user-data has either `path` or `inline`", hint="keep one of them")
+        return self
+
+
+class CloudInitModel(_Step):
+    """User-data that cloud-init applies on a fresh machine, in a layer of its own."""
+
+    cloud_init: Annotated[
+        Annotated[ProjectPath, Tag("<text>")] | Annotated[CloudInitBody, Tag("<map>")],
+        by_type("a path or a map", "such as `user-data.yaml` or {inline: …}", text=str, map=dict),
+    ] = Field(description="A path in the project, or `{path: …}` or `{inline: …}`.")
+
+
 def _kind(value: Any) -> str | None:
     kinds = [kind for kind in KINDS if isinstance(value, dict) and kind in value]
     return f"<{kinds[0]}>" if len(kinds) == 1 else None
 
 
-AnyStep = PackagesModel | RolesModel | PlaybookModel | ScriptModel | FilesModel
+AnyStep = PackagesModel | RolesModel | PlaybookModel | ScriptModel | FilesModel | CloudInitModel
 
 
 class StepModel(
@@ -286,7 +308,8 @@ class StepModel(
             | Annotated[RolesModel, Tag("<roles>")]
             | Annotated[PlaybookModel, Tag("<playbook>")]
             | Annotated[ScriptModel, Tag("<script>")]
-            | Annotated[FilesModel, Tag("<files>")],
+            | Annotated[FilesModel, Tag("<files>")]
+            | Annotated[CloudInitModel, Tag("<cloud_init>")],
             Discriminator(_kind),
         ]
     ]

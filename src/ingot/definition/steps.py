@@ -8,6 +8,8 @@ from ingot.definition.messages import validate
 from ingot.definition.nodes import Items, Node, Path, find, place_at, problem
 from ingot.definition.schema import (
     AnyStep,
+    CloudInitBody,
+    CloudInitModel,
     FileBody,
     FilesModel,
     PackagesBody,
@@ -21,6 +23,7 @@ from ingot.definition.schema import (
 from ingot.definition.when import WhenError, decide
 from ingot.errors import Problem
 from ingot.model.step import (
+    CloudInitStep,
     FilesStep,
     MachineKind,
     PackagesStep,
@@ -85,8 +88,17 @@ def to_steps(
             places = _item_places(node, len(files))
             several = zip(files, places, strict=True)
             return tuple(_file(body, {**common, "layer": shared, "place": place}) for body, place in several)
+        case CloudInitModel(cloud_init=written):
+            data = CloudInitBody(path=written) if isinstance(written, str) else written
+            common["machine"] = model.machine or _with_system(machine)
+            return (CloudInitStep(**common, path=data.path or "", inline=data.inline or ""),)
         case _:
             assert_never(model)
+
+
+def _with_system(machine: MachineKind) -> MachineKind:
+    """What a step runs on that needs a running system, where it does not say itself."""
+    return "booted" if machine == "chroot" else machine
 
 
 def _item_places(node: Node, count: int) -> list[Place]:

@@ -10,6 +10,7 @@ from ingot.engine.trace import point
 from ingot.model.events import Emit
 from ingot.model.image import LayerRef
 from ingot.model.plan import Layer, LayerKey, Plan
+from ingot.model.secret import Secret
 from ingot.model.step import MachineKind
 from ingot.model.units import Bytes
 from ingot.ports import Cancel, Holder, Machine, MachineHost, MachineSpec
@@ -34,6 +35,7 @@ class Bench:
         self._held = held
         self._ref = ""
         self._kind: MachineKind = "chroot"
+        self._told = False  # whether the machine was given user-data: then it serves one layer alone
         self._top: LayerRef | None = None
 
     def make_base(self, *, fresh: bool) -> LayerRef:
@@ -44,18 +46,32 @@ class Bench:
         return made
 
     def machine_on(
-        self, top: LayerRef, *, kind: MachineKind = "chroot", disk: Bytes | None = None
+        self,
+        top: LayerRef,
+        *,
+        kind: MachineKind = "chroot",
+        disk: Bytes | None = None,
+        user_data: Secret | None = None,
     ) -> Machine:
         """A reachable machine of a kind whose disk is what `top` holds: the one that made it, or a fresh one.
 
-        A fresh one too where the disk has to grow, or where somebody else made `top` meanwhile.
+        A fresh one too where the disk has to grow, where somebody else made `top` meanwhile, and before and after a
+        layer that has user-data: that is the machine's from its first boot on, and no other layer's.
         """
-        if self._ref and (disk is not None or self._top != top or self._kind != kind):
+        told = user_data is not None
+        if self._ref and (disk is not None or self._top != top or self._kind != kind or told or self._told):
             self._held.close(self._ref)
             self._ref = ""
         if not self._ref:
-            spec = MachineSpec(parent=top, kind=kind, arch=self.plan.arch, disk=disk, labels=self.labels)
-            self._kind = kind
+            spec = MachineSpec(
+                parent=top,
+                kind=kind,
+                arch=self.plan.arch,
+                disk=disk,
+                labels=self.labels,
+                user_data=user_data,
+            )
+            self._kind, self._told = kind, told
             self._ref = self._held.open(self.hosts.machine(spec))
             self._top = top
         return self.hosts.attach(self._ref, emit=self.emit, cancel=self.cancel)

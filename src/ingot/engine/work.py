@@ -40,9 +40,11 @@ class Work:
         `following` is the one that will be made next, as far as is known.
         """
         bench = self.bench
+        user_data = None
         if layer.steps:
             self._provisioner.expect(layer.steps[0])
-        machine = bench.machine_on(on, kind=layer.machine, disk=layer.grow)
+            user_data = self._provisioner.user_data(layer.steps[0])
+        machine = bench.machine_on(on, kind=layer.machine, disk=layer.grow, user_data=user_data)
         if layer.seals:
             self.contents = read_contents(self._inventory, machine)
         for step in layer.steps:

@@ -130,6 +130,20 @@ class FilesStep(_Common):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CloudInitStep(_Common):
+    """User-data for cloud-init, given to a fresh machine from its first boot on: a file of the project, or text.
+
+    Always alone in its layer, and never on a machine whose system does not run.
+    """
+
+    kind: Literal["cloud_init"] = "cloud_init"
+    machine: MachineKind = field(default="booted", metadata=IF_SET)
+    path: str = field(default="", metadata=HOW)
+    inline: str = ""
+    content: Digest = NO_DIGEST
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SealStep(_Common):
     """Makes a finished image of what was built: always the last layer, and alone in it."""
 
@@ -138,7 +152,7 @@ class SealStep(_Common):
     """Raised whenever what sealing leaves behind changes."""
 
 
-Step = PackagesStep | RolesStep | PlaybookStep | ScriptStep | FilesStep | SealStep
+Step = PackagesStep | RolesStep | PlaybookStep | ScriptStep | FilesStep | CloudInitStep | SealStep
 """Closed: every `match` over it ends in `assert_never`."""
 
 
@@ -170,6 +184,8 @@ def describe(step: Step) -> str:
             words = [step.path or (step.inline.strip().splitlines() or [""])[0]]
         case FilesStep():
             words = [step.dest]
+        case CloudInitStep():
+            words = [step.path or "inline"]
         case SealStep():
             words = []
     text = " ".join([step.kind, *words])

@@ -9,6 +9,7 @@ from typing import assert_never
 from ingot.errors import Problem
 from ingot.model.digest import Digest, digest, digest_bytes
 from ingot.model.step import (
+    CloudInitStep,
     FilesStep,
     PackagesStep,
     PlaybookStep,
@@ -49,7 +50,9 @@ class Contents:
                 content = self._ansible(step)
                 return replace(step, ansible=minor, content=content.digest, reads=content.reads)
             case ScriptStep():
-                return replace(step, content=self._script(step)) if step.path else step
+                return replace(step, content=self._bytes(step, "script")) if step.path else step
+            case CloudInitStep():
+                return replace(step, content=self._bytes(step, "user-data file")) if step.path else step
             case FilesStep():
                 return replace(step, content=self._files(step)) if step.src else step
             case SealStep():
@@ -77,10 +80,10 @@ class Contents:
         listed = f"roles of this project: {', '.join(known[:12])}; " if known else ""
         return f"{listed}`roles_path` of ansible.cfg and installed collections are searched too"
 
-    def _script(self, step: ScriptStep) -> Digest:
+    def _bytes(self, step: ScriptStep | CloudInitStep, what: str) -> Digest:
         data = self._tree.read(step.path)
         if data is None:
-            self._report(step, f'the script "{step.path}" is not there')
+            self._report(step, f'the {what} "{step.path}" is not there')
             return step.content
         return digest_bytes(data)
 

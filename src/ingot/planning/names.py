@@ -9,6 +9,7 @@ from typing import assert_never
 
 from ingot.model.plan import Plan
 from ingot.model.step import (
+    CloudInitStep,
     FilesStep,
     PackagesStep,
     PlaybookStep,
@@ -59,7 +60,7 @@ def _word(step: Step) -> str:
             return step.kind
         case RolesStep():
             return "+".join(name.rstrip("/").split("/")[-1].split(".")[-1] for name in step.roles)
-        case PlaybookStep() | ScriptStep():
+        case PlaybookStep() | ScriptStep() | CloudInitStep():
             return posixpath.splitext(posixpath.basename(step.path))[0]
         case FilesStep():
             return posixpath.basename(step.dest.rstrip("/"))

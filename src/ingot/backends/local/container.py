@@ -29,6 +29,9 @@ _POINTLESS = (
     "systemd-fsck-root.service",
 )
 """Units that make no sense where a disk is booted without its kernel; masked for this boot alone."""
+_SEED = "/run/ingot-seed"
+_INSTANCES = "/var/lib/cloud/instances"
+"""Where cloud-init keeps what it was told, with every secret in it: in memory, for freed blocks tell too."""
 _STATE = "/run/systemd/nspawn"
 _GROUPS = "/sys/fs/cgroup"
 _RANGE = 65536
@@ -42,19 +45,47 @@ def prepare() -> None:
     kernel.mount("ingot", _GROUPS, "cgroup2")
 
 
-def argv(name: str, root: str) -> list[str]:
-    """The command that boots a disk, in a cgroup and a network of its own."""
+def argv(name: str, root: str, seed: str = "") -> list[str]:
+    """The command that boots a disk, in a cgroup and a network of its own. `seed`: a folder that cloud-init reads."""
     group = f"{_GROUPS}/{name}"
     os.makedirs(group, exist_ok=True)
-    first = (_FIRST + zlib.crc32(name.encode()) % _RANGES) * _RANGE
+    first = _first_user(name)
+    told = (f"--bind-ro={seed}:{_SEED}", f"--tmpfs={_INSTANCES}:mode=0755") if seed else ()
     return [
         *("sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', group),
         *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit"),
         *(f"--directory={root}", f"--machine={name}", "--hostname=localhost"),
         *("--private-network", f"--private-users={first}:{_RANGE}", "--private-users-ownership=map"),
         *("--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=read-only"),
+        *told,
         *(f"systemd.mask={unit}" for unit in _POINTLESS),
+        # In a container cloud-init takes these words for the kernel's command line.
+        *((f"ds=nocloud;s={_SEED}/", "network-config=disabled") if seed else ()),
     ]
+
+
+def write_seed(name: str, folder: str, files: dict[str, str]) -> str:
+    """A folder in memory with the files of a NoCloud seed, which only the root of the machine of this name may read."""
+    seed, owner = f"{folder}/seed", _first_user(name)
+    os.makedirs(seed, mode=0o700, exist_ok=True)
+    os.chown(seed, owner, owner)
+    for file, text in files.items():
+        path = f"{seed}/{file}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        write(path, text, 0o600)
+        os.chown(path, owner, owner)
+    return seed
+
+
+def make_instances() -> None:
+    """The mount point for what cloud-init keeps: one that systemd-nspawn makes would be nobody's. Root is the disk."""
+    os.makedirs(_INSTANCES, exist_ok=True)
+
+
+def _first_user(name: str) -> int:
+    """The builder's number of the user that is a machine's root."""
+    return (_FIRST + zlib.crc32(name.encode()) % _RANGES) * _RANGE
 
 
 def find_leader(container: int) -> int:
