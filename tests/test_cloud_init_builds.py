@@ -112,7 +112,9 @@ def test_user_data_takes_effect_and_nothing_else_stays(
         machine.delete(ref)
     # What the user-data wrote is the image's; of the machine that it was written on nothing is left.
     assert "90-cloud-init-users" in left
-    assert not [word for word in left if "instance" in word or "seed" in word or "host_" in word or ".log" in word]
+    assert not [
+        word for word in left if "instance" in word or "seed" in word or "host_" in word or ".log" in word
+    ]
     (again,) = Workspace.open(tmp_path, state=state).build().outcomes
     assert [layer.status for layer in again.layers] == ["reused"] * 6
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ingot.engine.run import Run
     from ingot.model.events import Emit
     from ingot.model.image import Package
+    from ingot.model.secret import Secret
     from ingot.model.step import Step
     from ingot.ports import Backend, Cancel, Inventory, Machine, Provisioner
     from ingot.system.tree import FileTree

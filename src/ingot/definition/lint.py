@@ -23,7 +23,15 @@ from ingot.definition.targets import Places
 from ingot.errors import Problem
 from ingot.model.definition import DebootstrapBase, Definition, DiskImageBase, ImageDefinition
 from ingot.model.secret import Secret, reveal, secret_names
-from ingot.model.step import CloudInitStep, FilesStep, PlaybookStep, RolesStep, ScriptStep, Step
+from ingot.model.step import (
+    CloudInitStep,
+    ContainersStep,
+    FilesStep,
+    PlaybookStep,
+    RolesStep,
+    ScriptStep,
+    Step,
+)
 from ingot.model.units import format_bytes
 
 if TYPE_CHECKING:
@@ -234,15 +242,14 @@ def user_data_may_be_misread(subject: Subject) -> Iterator[Problem]:
             yield from _user_data(subject, step, origin).warnings
 
 
-def cloud_init_can_run(subject: Subject) -> Iterator[Problem]:
-    """Steps for cloud-init on a machine without a running system, or that want to be tried again on the same one."""
+def systems_run(subject: Subject) -> Iterator[Problem]:
+    """Steps that need a running system on a machine without one; cloud-init's that want to be tried again on the same."""
     for step, origin in subject.steps():
-        if not isinstance(step, CloudInitStep):
-            continue
-        if step.machine == "chroot":
+        if isinstance(step, (CloudInitStep, ContainersStep)) and step.machine == "chroot":
+            what = "cloud-init needs" if isinstance(step, CloudInitStep) else "pulling container images needs"
             hint = "leave `machine` out, or write `machine: booted`"
-            yield _at(origin, ("machine",), "cloud-init needs a running system, and a chroot has none", hint)
-        if step.retries:
+            yield _at(origin, ("machine",), f"{what} a running system, and a chroot has none", hint)
+        if isinstance(step, CloudInitStep) and step.retries:
             message = "cloud-init applies its user-data once on a machine, and is not tried again"
             yield _at(origin, ("retries",), message, "leave `retries` out")
 
@@ -258,7 +265,7 @@ CHECKS: tuple[Check, ...] = (
     variables_suit_roles,
     variables_are_usable,
     user_data_is_sound,
-    cloud_init_can_run,
+    systems_run,
 )
 WARNINGS: tuple[Check, ...] = (variables_may_be_unknown, variables_may_be_misread, user_data_may_be_misread)
 

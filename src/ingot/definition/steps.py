@@ -10,6 +10,8 @@ from ingot.definition.schema import (
     AnyStep,
     CloudInitBody,
     CloudInitModel,
+    ContainersBody,
+    ContainersModel,
     FileBody,
     FilesModel,
     PackagesBody,
@@ -22,8 +24,10 @@ from ingot.definition.schema import (
 )
 from ingot.definition.when import WhenError, decide
 from ingot.errors import Problem
+from ingot.model.reference import reference
 from ingot.model.step import (
     CloudInitStep,
+    ContainersStep,
     FilesStep,
     MachineKind,
     PackagesStep,
@@ -92,6 +96,11 @@ def to_steps(
             data = CloudInitBody(path=written) if isinstance(written, str) else written
             common["machine"] = model.machine or _with_system(machine)
             return (CloudInitStep(**common, path=data.path or "", inline=data.inline or ""),)
+        case ContainersModel(containers=listed):
+            wanted = listed if isinstance(listed, ContainersBody) else ContainersBody(images=listed)
+            common["machine"] = model.machine or _with_system(machine)
+            images = tuple(str(reference(text)) for text in wanted.images)
+            return (ContainersStep(**common, images=images, tool=wanted.tool or "", dest=wanted.dest or ""),)
         case _:
             assert_never(model)
 

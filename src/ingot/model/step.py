@@ -143,6 +143,27 @@ class CloudInitStep(_Common):
     content: Digest = NO_DIGEST
 
 
+ContainerTool = Literal["podman", "docker", "enroot", "apptainer"]
+CONTAINER_TOOLS: tuple[ContainerTool, ...] = ("podman", "docker", "enroot", "apptainer")
+"""What can pull container images, in the order in which a step that names none looks for them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContainersStep(_Common):
+    """Container images pulled into the image, by what is installed there. Never on a machine without a running system."""
+
+    kind: Literal["containers"] = "containers"
+    machine: MachineKind = field(default="booted", metadata=IF_SET)
+    images: tuple[str, ...] = ()
+    """Whole references: `docker.io/library/alpine:3.20`."""
+    tool: ContainerTool | Literal[""] = ""
+    """"" takes the first that is there."""
+    dest: str = ""
+    """Where enroot and apptainer put the files that they make; podman and docker have a place of their own."""
+    digests: tuple[str, ...] = ()
+    """The digest of each image, in the same order: its own, or the lock's, filled in by the planner."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SealStep(_Common):
     """Makes a finished image of what was built: always the last layer, and alone in it."""
@@ -152,7 +173,16 @@ class SealStep(_Common):
     """Raised whenever what sealing leaves behind changes."""
 
 
-Step = PackagesStep | RolesStep | PlaybookStep | ScriptStep | FilesStep | CloudInitStep | SealStep
+Step = (
+    PackagesStep
+    | RolesStep
+    | PlaybookStep
+    | ScriptStep
+    | FilesStep
+    | CloudInitStep
+    | ContainersStep
+    | SealStep
+)
 """Closed: every `match` over it ends in `assert_never`."""
 
 
@@ -186,6 +216,8 @@ def describe(step: Step) -> str:
             words = [step.dest]
         case CloudInitStep():
             words = [step.path or "inline"]
+        case ContainersStep():
+            words = list(step.images)
         case SealStep():
             words = []
     text = " ".join([step.kind, *words])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import assert_never
 
 from ingot.errors import Problem
 from ingot.model.digest import Digest, digest, digest_bytes
+from ingot.model.reference import reference
 from ingot.model.step import (
     CloudInitStep,
+    ContainersStep,
     FilesStep,
     PackagesStep,
     PlaybookStep,
@@ -23,10 +26,14 @@ from ingot.ports import Tree
 
 
 class Contents:
-    """Resolves steps over one tree, reading each file once. What is not there gathers in `problems`."""
+    """Resolves steps over one tree, reading each file once. What is not there gathers in `problems`.
 
-    def __init__(self, tree: Tree) -> None:
+    `digests` are those that the lock has for container images.
+    """
+
+    def __init__(self, tree: Tree, *, digests: Mapping[str, str] = {}) -> None:
         self.problems: list[Problem] = []
+        self._digests = digests
         self._tree = tree
         self._reader = ContentReader(tree)
         self._resolved: dict[tuple[str, ...], Content] = {}
@@ -55,6 +62,9 @@ class Contents:
                 return replace(step, content=self._bytes(step, "user-data file")) if step.path else step
             case FilesStep():
                 return replace(step, content=self._files(step)) if step.src else step
+            case ContainersStep():
+                found = (reference(image).digest or self._digests.get(image, "") for image in step.images)
+                return replace(step, digests=tuple(found))
             case SealStep():
                 return step
         assert_never(step)

@@ -10,6 +10,7 @@ from typing import assert_never
 from ingot.model.plan import Plan
 from ingot.model.step import (
     CloudInitStep,
+    ContainersStep,
     FilesStep,
     PackagesStep,
     PlaybookStep,
@@ -56,7 +57,7 @@ def _wanted(steps: Sequence[Step]) -> str:
 
 def _word(step: Step) -> str:
     match step:
-        case PackagesStep() | SealStep():
+        case PackagesStep() | ContainersStep() | SealStep():
             return step.kind
         case RolesStep():
             return "+".join(name.rstrip("/").split("/")[-1].split(".")[-1] for name in step.roles)

@@ -12,6 +12,7 @@ from ingot.model.events import Emit
 from ingot.model.secret import Secret
 from ingot.model.step import (
     CloudInitStep,
+    ContainersStep,
     FilesStep,
     PackagesStep,
     PlaybookStep,
@@ -109,6 +110,10 @@ class Provisioners:
                 from ingot.provision import cloud_init
 
                 cloud_init.apply(step, machine, log=log, cancel=cancel)
+            case ContainersStep():
+                from ingot.provision import containers
+
+                containers.apply(step, machine, log=log, cancel=cancel)
             case SealStep():
                 from ingot.provision import seal
 

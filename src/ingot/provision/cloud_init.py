@@ -50,6 +50,8 @@ rm -f /var/log/cloud-init.log /var/log/cloud-init-output.log
 _STAGES = ("init-local", "init", "modules-config", "modules-final")
 _PROBLEM = re.compile(r"\('(?P<module>\w+)', (?P<error>.*)\)", re.DOTALL)
 _OWN_WORDS = re.compile(r"Cloud-init v\. |.* - \S+\[(WARNING|ERROR|CRITICAL|INFO|DEBUG)\]: ")
+_LINTED = "Invalid cloud-config provided"
+"""Said by a version whose schema is older than the one that the user-data was compared with before."""
 _SHORT = Seconds(60.0)
 
 
@@ -120,7 +122,7 @@ def apply(step: CloudInitStep, machine: Machine, *, log: StepLog, cancel: Cancel
 
 def _ask(machine: Machine) -> Status:
     done = ssh.run(machine.ssh, ["sh", "-c", _ASK], timeout=_SHORT, check=False)
-    text, said, logged = (done.stdout.split("\0") + ["", ""])[:3]
+    text, said, logged, *_ = [*done.stdout.split("\0"), "", ""]
     return read_status(text, said=said, logged=logged)
 
 
@@ -142,7 +144,7 @@ def read_status(text: str, *, said: str = "", logged: str = "") -> Status:
     return Status(
         datasource=str(about.get("datasource") or ""),
         faults=tuple(faults),
-        warnings=tuple(dict.fromkeys(warning for warning in warnings if warning)),
+        warnings=tuple(dict.fromkeys(one for one in warnings if one and not one.startswith(_LINTED))),
         said=short[-400:],
     )
 
@@ -168,7 +170,9 @@ def _refuse_untold(step: CloudInitStep, status: Status) -> None:
 def _fail(step: CloudInitStep, faults: tuple[Fault, ...], log: StepLog) -> None:
     first = faults[0]
     module = f"the module {first.module}" if first.module else "cloud-init"
-    said = next((line.strip() for line in reversed(log.tail) if line.strip() and not _OWN_WORDS.match(line)), "")
+    said = next(
+        (line.strip() for line in reversed(log.tail) if line.strip() and not _OWN_WORDS.match(line)), ""
+    )
     spoken = f"; the last that was said: {said}" if said else ""
     raise ProvisionError(
         log.mask(f"{module} failed in the stage {first.stage}: {first.words}{spoken}"),

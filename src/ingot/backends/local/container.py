@@ -6,7 +6,7 @@ Runs in the worker; standard library only.
 """
 
 # Without pathlib, whose imports would cost a good part of the start-up time.
-# ruff: noqa: PTH103, PTH106, PTH112, PTH115, PTH116, PTH119, PTH123
+# ruff: noqa: PTH103, PTH106, PTH108, PTH112, PTH115, PTH116, PTH119, PTH123
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ _POINTLESS = (
 _SEED = "/run/ingot-seed"
 _INSTANCES = "/var/lib/cloud/instances"
 """Where cloud-init keeps what it was told, with every secret in it: in memory, for freed blocks tell too."""
+_OVERLAYS = ("/var/lib/containers/storage/overlay", "/var/lib/docker/overlay2")
+"""Where podman and docker keep the layers of container images."""
+_OPAQUE = "user.overlay.opaque"
 _STATE = "/run/systemd/nspawn"
 _GROUPS = "/sys/fs/cgroup"
 _RANGE = 65536
@@ -81,6 +84,22 @@ def write_seed(name: str, folder: str, files: dict[str, str]) -> str:
 def make_instances() -> None:
     """The mount point for what cloud-init keeps: one that systemd-nspawn makes would be nobody's. Root is the disk."""
     os.makedirs(_INSTANCES, exist_ok=True)
+
+
+def trust_overlays() -> None:
+    """Makes marks of overlay file systems what the real root would have written. Root is the disk.
+
+    Who unpacks container images in a user namespace may mark a folder as hiding those below it by `user.overlay.opaque`
+    alone, and a kernel that mounts the layers for the real root does not look at that.
+    """
+    for store in _OVERLAYS:
+        for folder, _, _ in os.walk(store):
+            try:
+                value = os.getxattr(folder, _OPAQUE, follow_symlinks=False)
+            except OSError:
+                continue
+            os.setxattr(folder, f"trusted{_OPAQUE.removeprefix('user')}", value, follow_symlinks=False)
+            os.removexattr(folder, _OPAQUE, follow_symlinks=False)
 
 
 def _first_user(name: str) -> int:

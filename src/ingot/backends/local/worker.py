@@ -259,6 +259,7 @@ class Worker:
             forks.until(
                 lambda: container.remove_group(self._group), 30.0, "the machine's cgroup stayed in use"
             )
+            forks.inside(self.root, container.trust_overlays)
         if self._saved:
             saved, self._saved = self._saved, []
             forks.inside(self.root, lambda: take_back(saved))
