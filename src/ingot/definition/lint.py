@@ -305,7 +305,8 @@ def _user_data(subject: Subject, step: CloudInitStep, origin: Origin) -> Finding
 
 
 def _look_at_user_data(subject: Subject, step: CloudInitStep, origin: Origin) -> Findings:
-    from ingot.definition.user_data import HOLE, Findings, lint_user_data, said_at
+    from ingot.definition.cloud_config import HOLE
+    from ingot.definition.user_data import Findings, lint_user_data, said_at
 
     if step.path:
         try:

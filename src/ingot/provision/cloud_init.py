@@ -48,7 +48,7 @@ done
 rm -f /var/log/cloud-init.log /var/log/cloud-init-output.log
 """
 _STAGES = ("init-local", "init", "modules-config", "modules-final")
-_PROBLEM = re.compile(r"\('(?P<module>\w+)', (?P<error>.*)\)", re.DOTALL)
+_PROBLEM = re.compile(r"\('(?P<module>[\w-]+)', (?P<error>.*)\)", re.DOTALL)
 _OWN_WORDS = re.compile(r"Cloud-init v\. |.* - \S+\[(WARNING|ERROR|CRITICAL|INFO|DEBUG)\]: ")
 _LINTED = "Invalid cloud-config provided"
 """Said by a version whose schema is older than the one that the user-data was compared with before."""
@@ -153,7 +153,7 @@ def _fault(stage: str, words: str) -> Fault:
     found = _PROBLEM.fullmatch(words.strip())
     if not found:
         return Fault(stage=stage, module="", words=words)
-    return Fault(stage=stage, module=f"cc_{found['module']}", words=found["error"])
+    return Fault(stage=stage, module=f"cc_{found['module'].replace('-', '_')}", words=found["error"])
 
 
 def _refuse_untold(step: CloudInitStep, status: Status) -> None:
