@@ -58,10 +58,11 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_project(folder: Path, base: Path, *, packages: str, host: str, wanted: str) -> str:
-    """A project that pulls `acme/hello:1.0` from the folder's registry; the image's digest."""
+    """A project that pulls `acme/hello:1.0`, which is in `served` too; the image's digest."""
     shutil.copyfile(base, folder / "base.qcow2")
     shutil.copyfile(registry.__file__, folder / "registry.py")
     digest = make_image(folder / "registry", "acme/hello", "1.0", files=FILES)
+    shutil.copytree(folder / "registry", folder / "served")
     port = host.rpartition(":")[2]
     text = PROJECT.format(packages=packages, port=port, wanted=wanted.format(host=host))
     (folder / "ingot.yaml").write_text(text)
@@ -93,7 +94,7 @@ def read_disk(folder: Path, state: Path, key: LayerKey, *paths: str) -> tuple[li
 
 @pytest.mark.local
 def test_podman_pulls_what_the_lock_names(cached_base: Path, tmp_path: Path, state: Path) -> None:
-    with serving(tmp_path / "registry") as (host, _):
+    with serving(tmp_path / "served") as (host, _):
         digest = write_project(
             tmp_path, cached_base, packages="podman, crun", host=host, wanted='["{host}/acme/hello:1.0"]'
         )
@@ -110,7 +111,7 @@ def test_podman_pulls_what_the_lock_names(cached_base: Path, tmp_path: Path, sta
         # The system's own root could not write this mark, and without it files of lower layers would be seen again.
         assert [Path(place).name for place in opaque] == ["etc"]
         # What the tag means meanwhile changes nothing, until the lock is told to look.
-        make_image(tmp_path / "registry", "acme/hello", "1.0", files={"hello": "hello\n"})
+        make_image(tmp_path / "served", "acme/hello", "1.0", files={"hello": "hello\n"})
         before = Workspace.open(tmp_path, state=state).plan()[0]
         Workspace.open(tmp_path, state=state).lock(update=True)
         after = Workspace.open(tmp_path, state=state).plan()[0]
@@ -122,7 +123,7 @@ def test_podman_pulls_what_the_lock_names(cached_base: Path, tmp_path: Path, sta
 
 @pytest.mark.local
 def test_docker_pulls_with_its_daemon(cached_base: Path, tmp_path: Path, state: Path) -> None:
-    with serving(tmp_path / "registry") as (host, _):
+    with serving(tmp_path / "served") as (host, _):
         digest = write_project(
             tmp_path,
             cached_base,
@@ -157,7 +158,7 @@ def test_docker_pulls_with_its_daemon(cached_base: Path, tmp_path: Path, state: 
 def test_what_pulls_is_missing(
     cached_base: Path, tmp_path: Path, state: Path, wanted: str, message: str, hint: str
 ) -> None:
-    with serving(tmp_path / "registry") as (host, _):
+    with serving(tmp_path / "served") as (host, _):
         write_project(tmp_path, cached_base, packages="procps", host=host, wanted=wanted)
         text = (tmp_path / "ingot.yaml").read_text().replace("      - packages: [procps]\n", "")
         (tmp_path / "ingot.yaml").write_text(text)

@@ -262,7 +262,7 @@ def test_user_data_counts_by_its_bytes() -> None:
         planned([step], {"user-data.yaml": text}).key for text in ("#cloud-config\n", "#cloud-config\n#\n")
     ]
     assert keys[0] != keys[1]
-    with pytest.raises(DefinitionError, match='the user-data file "user-data.yaml" is not there'):
+    with pytest.raises(DefinitionError, match=r'the user-data file "user-data\.yaml" is not there'):
         planned([step], {})
 
 
