@@ -11,7 +11,7 @@ FAILED = "('scripts_user', RuntimeError('Runparts: 1 failures (runcmd) in 1 atte
 
 
 def status(**stages: object) -> str:
-    whole = {name: STAGE for name in ("init-local", "init", "modules-config", "modules-final")}
+    whole = dict.fromkeys(("init-local", "init", "modules-config", "modules-final"), STAGE)
     about = {"datasource": "DataSourceNoCloud [seed=x][dsmode=net]", "stage": None, **whole, **stages}
     return json.dumps({"v1": about})
 
@@ -36,7 +36,9 @@ def test_older_releases_write_dashes() -> None:
 
 def test_recoverable_errors_are_warnings_but_for_deprecations() -> None:
     listed = {"WARNING": ["Failed to set the locale"], "DEPRECATED": ["Old key"]}
-    found = read_status(status(init={**STAGE, "recoverable_errors": listed}), logged="x - y[WARNING]: again\n")
+    found = read_status(
+        status(init={**STAGE, "recoverable_errors": listed}), logged="x - y[WARNING]: again\n"
+    )
     assert found.warnings == ("Failed to set the locale",)
 
 

@@ -38,8 +38,9 @@ def test_podman_keeps_the_tag() -> None:
 
 def test_registries_of_the_machine_itself_have_no_tls() -> None:
     assert "podman pull --tls-verify=false 127.0.0.1:5000/acme/tools@" in script("podman", [LOCAL], dest="")
-    assert " pull --force --disable-cache --no-https /srv/tools_1.sif docker://127.0.0.1:5000/acme/tools@" in (
-        script("apptainer", [LOCAL], dest="/srv/")
+    assert (
+        " pull --force --disable-cache --no-https /srv/tools_1.sif docker://127.0.0.1:5000/acme/tools@"
+        in (script("apptainer", [LOCAL], dest="/srv/"))
     )
     assert "ENROOT_ALLOW_HTTP=y " in script("enroot", [LOCAL], dest="/srv")
 
@@ -49,6 +50,4 @@ def test_enroot_is_told_registry_and_digest_in_its_own_way() -> None:
     assert hub.endswith(
         f"enroot import --output /srv/library+alpine+3.20.sqsh docker://library/alpine:{DIGEST}"
     )
-    assert local.endswith(
-        f"--output /srv/acme+tools+1.sqsh 'docker://127.0.0.1:5000#acme/tools:{DIGEST}'"
-    )
+    assert local.endswith(f"--output /srv/acme+tools+1.sqsh 'docker://127.0.0.1:5000#acme/tools:{DIGEST}'")
