@@ -132,6 +132,8 @@ class MachineSpec:
 
     A machine that cannot outlive its maker need not heed it.
     """
+    user_data: Secret | None = None
+    """What the system is told from its first boot on, as a cloud tells an instance; never part of its disk."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -293,6 +295,10 @@ class Provisioner(Protocol):
 
     def expect(self, step: Step) -> None:
         """Told which step comes next, before its machine is there: what takes long to start may start now."""
+        ...
+
+    def user_data(self, step: Step) -> Secret | None:
+        """What a fresh machine for this step is told from its first boot on; None for a step that needs none."""
         ...
 
     def apply(self, step: Step, machine: Machine, *, subject: str, emit: Emit, cancel: Cancel) -> None: ...

@@ -22,6 +22,7 @@ from ingot.backends.memory.steps import MemoryInventory, MemoryProvisioner
 from ingot.engine.run import Run
 from ingot.errors import ProvisionError
 from ingot.model.events import Emit, Output, TaskFinished
+from ingot.model.secret import Secret
 from ingot.model.step import Step, describe
 from ingot.model.units import Seconds
 from ingot.ports import BackendSettings, Cancel, Machine
@@ -68,6 +69,9 @@ class Steps:
 
     def expect(self, step: Step) -> None:
         self.inner.expect(step)
+
+    def user_data(self, step: Step) -> Secret | None:
+        return self.inner.user_data(step)
 
     def close(self) -> None:
         self.inner.close()

@@ -19,6 +19,8 @@ from ingot.model.definition import DebootstrapBase, DiskImageBase
 from ingot.model.digest import Digest
 from ingot.model.plan import LayerKey, base_key, layer_key
 from ingot.model.step import (
+    CloudInitStep,
+    ContainersStep,
     FilesStep,
     PackagesStep,
     Place,
@@ -72,8 +74,20 @@ _VALUES: dict[str, st.SearchStrategy[Any]] = {
     "timeout": st.floats(1, 100).map(Seconds),
     "retries": st.integers(0, 5),
     "machine": st.sampled_from(["chroot", "booted"]),
+    "images": _words,
+    "tool": st.sampled_from(["", "podman", "enroot"]),
+    "digests": _words,
 }
-_TYPES = (PackagesStep, RolesStep, PlaybookStep, ScriptStep, FilesStep, SealStep)
+_TYPES = (
+    PackagesStep,
+    RolesStep,
+    PlaybookStep,
+    ScriptStep,
+    FilesStep,
+    CloudInitStep,
+    ContainersStep,
+    SealStep,
+)
 
 
 @st.composite

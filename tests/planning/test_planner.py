@@ -11,8 +11,18 @@ from ingot.model.definition import Definition, ImageDefinition, Target, Variable
 from ingot.model.digest import plain
 from ingot.model.plan import Plan
 from ingot.model.secret import placeholder
-from ingot.model.step import FilesStep, PackagesStep, Place, RolesStep, ScriptStep, Step
+from ingot.model.step import (
+    CloudInitStep,
+    ContainersStep,
+    FilesStep,
+    PackagesStep,
+    Place,
+    RolesStep,
+    ScriptStep,
+    Step,
+)
 from ingot.model.units import Bytes, Seconds
+from ingot.planning.contents import Contents
 from ingot.planning.planner import plan, select
 
 from .trees import GIB, definition, planned, tree
@@ -231,3 +241,49 @@ def test_the_name_counts_where_a_file_is_copied_into_a_folder() -> None:
 
 def test_plans_are_plain_data() -> None:
     assert plain(planned(family(), image="huge"))["image"] == "huge"
+
+
+def test_what_needs_a_system_gets_one_and_user_data_a_layer_of_its_own() -> None:
+    made = planned(
+        [
+            PackagesStep(install=("podman",)),
+            CloudInitStep(path="user-data.yaml"),
+            ContainersStep(images=("docker.io/library/alpine:3.20",)),
+        ],
+        {"user-data.yaml": "#cloud-config\n"},
+    )
+    assert [layer.machine for layer in made.layers] == ["chroot", "booted", "booted", "chroot"]
+    assert [layer.name for layer in made.layers] == ["packages", "user-data", "containers", "seal"]
+
+
+def test_user_data_counts_by_its_bytes() -> None:
+    step = CloudInitStep(path="user-data.yaml")
+    keys = [
+        planned([step], {"user-data.yaml": text}).key for text in ("#cloud-config\n", "#cloud-config\n#\n")
+    ]
+    assert keys[0] != keys[1]
+    with pytest.raises(DefinitionError, match=r'the user-data file "user-data\.yaml" is not there'):
+        planned([step], {})
+
+
+def test_container_images_count_by_what_the_lock_says() -> None:
+    fixed = f"docker.io/library/alpine@sha256:{'b' * 64}"
+    steps = [ContainersStep(images=("docker.io/library/alpine:3.20", fixed))]
+
+    def digests(known: dict[str, str]) -> tuple[Step, str]:
+        contents = Contents(tree({}), digests=known)
+        made = plan(
+            definition(*steps),
+            image="node",
+            target="local",
+            tree=tree({}),
+            pins=lambda base, source, arch: {},
+            ansible="2.19.3",
+            contents=contents,
+        )
+        return made.layers[0].steps[0], made.key
+
+    found, first = digests({"docker.io/library/alpine:3.20": "sha256:" + "a" * 64})
+    assert isinstance(found, ContainersStep)
+    assert found.digests == ("sha256:" + "a" * 64, "sha256:" + "b" * 64)
+    assert digests({"docker.io/library/alpine:3.20": "sha256:" + "c" * 64})[1] != first

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ingot.engine.run import Run
     from ingot.model.events import Emit
     from ingot.model.image import Package
+    from ingot.model.secret import Secret
     from ingot.model.step import Step
     from ingot.ports import Backend, Cancel, Inventory, Machine, Provisioner
     from ingot.system.tree import FileTree
@@ -143,6 +144,9 @@ class _Steps:
 
     def expect(self, step: Step) -> None:
         self._all.expect(step)
+
+    def user_data(self, step: Step) -> Secret | None:
+        return self._all.user_data(step)
 
     def apply(self, step: Step, machine: Machine, *, subject: str, emit: Emit, cancel: Cancel) -> None:
         self._all.apply(step, machine, subject=subject, emit=emit, cancel=cancel)

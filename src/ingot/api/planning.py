@@ -50,7 +50,7 @@ def lock(workspace: Workspace, *, update: bool, dry_run: bool, emit: Emit, cance
         locks.write(workspace.root, after)
     return Locked(
         path=workspace.root / locks.FILE,
-        pins=sum(len(pin.pins) for pin in after.bases),
+        pins=sum(len(pin.pins) for pin in after.bases) + len(after.containers),
         changes=tuple(locks.describe_changes(before, after)),
     )
 
@@ -127,7 +127,7 @@ def _plans(workspace: Workspace, chosen: Sequence[tuple[str, str]], pins: Lock |
 
     definition = workspace.definition
     tree = adapters.project_tree(workspace)
-    contents = Contents(tree)
+    contents = Contents(tree, digests=pins.digests if pins is not None else {})
 
     def pinned(base: str, source: BaseSource, arch: str) -> Mapping[str, str]:
         return pins_of(pins, base, source, arch) if pins is not None else {}
@@ -153,10 +153,11 @@ def _pinned(workspace: Workspace, images: Sequence[str], *, locked: bool, keep: 
     from ingot.definition import lock as locks
 
     found = locks.read(workspace.root)
-    missing = locks.missing(workspace.definition, found, images)
+    bases = [one.base for one in locks.missing(workspace.definition, found, images)]
+    missing = [*bases, *locks.missing_containers(workspace.definition, found, images)]
     if not missing:
         return found
-    names = ", ".join(dict.fromkeys(one.base for one in missing))
+    names = ", ".join(dict.fromkeys(missing))
     if locked:
         raise PlanError(
             f"`{locks.FILE}` has no pins for {names}, and `--locked` asks for all of them",

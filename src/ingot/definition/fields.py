@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Discriminator
 
 from ingot.definition.messages import Bad
+from ingot.model.reference import parse_reference
 from ingot.model.units import parse_bytes, parse_seconds
 
 _NAME = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
@@ -122,6 +123,15 @@ VariableName = Annotated[
 EnvName = Annotated[
     str, _matches(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable", "letters, digits and `_`")
 ]
+
+
+def _container(text: str) -> str:
+    if parse_reference(text) is None:
+        raise Bad(f"{text[:60]!r} is not a container image", hint="such as `docker.io/library/alpine:3.20`")
+    return text
+
+
+ContainerImage = Annotated[str, AfterValidator(_container)]
 
 
 def by_type(asked: str, hint: str, /, **tags: type) -> Discriminator:

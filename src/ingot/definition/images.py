@@ -19,7 +19,9 @@ from ingot.model.definition import ImageDefinition
 from ingot.model.step import MachineKind, Step
 from ingot.model.units import parse_bytes, parse_seconds
 
-_SECRETS = re.compile(r"images\..*\.steps\[\d+\]\.(vars|script\.(inline|args|env)|files(\[\d+\])?\.text)\b.*")
+_SECRETS = re.compile(
+    r"images\..*\.steps\[\d+\]\.(vars|script\.(inline|args|env)|cloud_init\.inline|files(\[\d+\])?\.text)\b.*"
+)
 _AXIS_VALUE = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 

@@ -97,7 +97,7 @@ class Interpolation:
         if self.secrets_allowed(path):
             return filled
         name = min(secret_names(value))
-        hint = "secrets may stand in `vars`, in a script's `inline`, `args` and `env`, and in a file's `text`"
+        hint = "secrets may stand in `vars`, in a script's `inline`, `args` and `env`, in a file's `text`, and in `cloud_init`'s `inline`"
         self._tell(f"`{name}` is sensitive, and this must be plain", node, path, hint)
         return replace(node, hollow=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ingot.definition.arguments import (
     changed_numbers,
@@ -15,14 +16,26 @@ from ingot.definition.arguments import (
 )
 from ingot.definition.images import Images, Origin
 from ingot.definition.nodes import Path as At
-from ingot.definition.nodes import Table, find, place_at, problem
+from ingot.definition.nodes import Table, find, path_text, place_at, problem
 from ingot.definition.roles import Interface, RoleSearch, read_interface
 from ingot.definition.suggest import did_you_mean
 from ingot.definition.targets import Places
 from ingot.errors import Problem
 from ingot.model.definition import DebootstrapBase, Definition, DiskImageBase, ImageDefinition
-from ingot.model.step import FilesStep, PlaybookStep, RolesStep, ScriptStep, Step
+from ingot.model.secret import Secret, reveal, secret_names
+from ingot.model.step import (
+    CloudInitStep,
+    ContainersStep,
+    FilesStep,
+    PlaybookStep,
+    RolesStep,
+    ScriptStep,
+    Step,
+)
 from ingot.model.units import format_bytes
+
+if TYPE_CHECKING:
+    from ingot.definition.user_data import Findings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +49,8 @@ class Subject:
     """Names of images as written, sound or not."""
     search: RoleSearch
     interfaces: dict[str, Interface | None] = field(default_factory=dict)
+    user_data: dict[tuple[str, str], Findings] = field(default_factory=dict)
+    """What was found in user-data, by its path and its text."""
 
     @property
     def root(self) -> Path:
@@ -139,6 +154,9 @@ def files_are_there(subject: Subject) -> Iterator[Problem]:
                 yield from _file(subject, origin, key, path, "script")
             case PlaybookStep(path=path):
                 yield from _file(subject, origin, ("playbook",), path, "playbook")
+            case CloudInitStep(path=path) if path:
+                key = ("cloud_init", "path") if find(origin.node, ("cloud_init", "path")) else ("cloud_init",)
+                yield from _file(subject, origin, key, path, "user-data file")
             case FilesStep(src=src) if src and not _exists(subject.root / src):
                 key = ("files", "src")
                 place = place_at(origin.node, key) if find(origin.node, key) else step.place
@@ -210,6 +228,35 @@ def variables_may_be_misread(subject: Subject) -> Iterator[Problem]:
             yield from odd_booleans(table, (*origin.path, "vars"))
 
 
+def user_data_is_sound(subject: Subject) -> Iterator[Problem]:
+    """User-data that cloud-init would not take, or not as it is meant."""
+    for step, origin in subject.steps():
+        if isinstance(step, CloudInitStep):
+            yield from _user_data(subject, step, origin).problems
+
+
+def user_data_may_be_misread(subject: Subject) -> Iterator[Problem]:
+    """What of user-data is out of date, or out of sight."""
+    for step, origin in subject.steps():
+        if isinstance(step, CloudInitStep):
+            yield from _user_data(subject, step, origin).warnings
+
+
+def systems_run(subject: Subject) -> Iterator[Problem]:
+    """Steps that need a running system on a machine without one; cloud-init's that want to be tried again on the same."""
+    hint = "leave `machine` out, or write `machine: booted`"
+    for step, origin in subject.steps():
+        if isinstance(step, CloudInitStep) and step.machine != "booted":
+            what = f"cloud-init is given its user-data on a booted system, not on a {step.machine}"
+            yield _at(origin, ("machine",), what, hint)
+        if isinstance(step, ContainersStep) and step.machine == "chroot":
+            what = "pulling container images needs a running system, and a chroot has none"
+            yield _at(origin, ("machine",), what, hint)
+        if isinstance(step, CloudInitStep) and step.retries:
+            message = "cloud-init applies its user-data once on a machine, and is not tried again"
+            yield _at(origin, ("retries",), message, "leave `retries` out")
+
+
 CHECKS: tuple[Check, ...] = (
     there_is_something_to_build,
     names_are_known,
@@ -220,8 +267,10 @@ CHECKS: tuple[Check, ...] = (
     roles_are_there,
     variables_suit_roles,
     variables_are_usable,
+    user_data_is_sound,
+    systems_run,
 )
-WARNINGS: tuple[Check, ...] = (variables_may_be_unknown, variables_may_be_misread)
+WARNINGS: tuple[Check, ...] = (variables_may_be_unknown, variables_may_be_misread, user_data_may_be_misread)
 
 
 def _written(subject: Subject) -> Iterator[tuple[ImageDefinition, Origin]]:
@@ -248,6 +297,34 @@ def _chain(definition: Definition, image: ImageDefinition) -> list[ImageDefiniti
 def _targets(definition: Definition, image: ImageDefinition) -> tuple[str, ...]:
     named = (one.targets for one in _chain(definition, image) if one.targets)
     return next(named, tuple(definition.targets))
+
+
+def _user_data(subject: Subject, step: CloudInitStep, origin: Origin) -> Findings:
+    """What is wrong with a step's user-data; nothing where its file cannot be read, which is told elsewhere."""
+    known = step.path, step.inline
+    if known not in subject.user_data:
+        subject.user_data[known] = _look_at_user_data(subject, step, origin)
+    return subject.user_data[known]
+
+
+def _look_at_user_data(subject: Subject, step: CloudInitStep, origin: Origin) -> Findings:
+    from ingot.definition.cloud_config import HOLE
+    from ingot.definition.user_data import Findings, lint_user_data, said_at
+
+    if step.path:
+        try:
+            data = (subject.root / step.path).read_bytes()
+        except OSError:
+            return Findings()
+        return lint_user_data(data, file=step.path)
+    text = reveal(step.inline, dict.fromkeys(secret_names(step.inline), Secret(HOLE)))
+    found = lint_user_data(text.encode(), file="")
+    key: At = ("cloud_init", "inline")
+    place, path = place_at(origin.node, key), path_text((*origin.path, *key))
+    return Findings(
+        problems=[said_at(one, place, path=path) for one in found.problems],
+        warnings=[said_at(one, place, path=path) for one in found.warnings],
+    )
 
 
 def _exists(path: Path) -> bool:

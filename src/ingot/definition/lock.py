@@ -16,11 +16,15 @@ from ingot.definition.yaml import parse_yaml
 from ingot.errors import BackendError, DefinitionError, NotFoundError, Problem, TransientError
 from ingot.model.definition import BaseSource, DebootstrapBase, Definition, DiskImageBase
 from ingot.model.digest import digest_bytes, short
-from ingot.model.lock import FORMAT, BasePin, Lock, RequirementPin
+from ingot.model.lock import FORMAT, BasePin, ContainerPin, Lock, RequirementPin
+from ingot.model.reference import reference
+from ingot.model.step import ContainersStep
 from ingot.system.files import file_digest, write_atomically
 
 if TYPE_CHECKING:
     from ingot.definition.fetch import Fetch
+    from ingot.definition.registry import DigestOf
+    from ingot.model.reference import Reference
 
 FILE = "ingot.lock"
 _HEAD = """\
@@ -60,9 +64,10 @@ def read(root: Path) -> Lock:
     try:
         bases = tuple(_base_pin(entry) for entry in value.get("bases") or ())
         required = tuple(_requirement(entry) for entry in value.get("requirements") or ())
+        containers = tuple(_container_pin(entry) for entry in value.get("containers") or ())
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise _unreadable("an entry of the lock lacks what it needs") from error
-    return Lock(bases=bases, requirements=required)
+    return Lock(bases=bases, requirements=required, containers=containers)
 
 
 def write(root: Path, lock: Lock) -> bool:
@@ -86,6 +91,9 @@ def text_of(lock: Lock) -> str:
         named = {"kind": required.kind, "name": required.name}
         versions = {"wanted": required.wanted, "installed": required.installed}
         value["requirements"].append({**named, **{key: item for key, item in versions.items() if item}})
+    if lock.containers:
+        pinned = sorted(lock.containers, key=lambda pin: pin.image)
+        value["containers"] = [{"image": pin.image, "digest": pin.digest} for pin in pinned]
     body = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=2**20)
     return _HEAD + body
 
@@ -112,6 +120,25 @@ def missing(definition: Definition, lock: Lock, images: Sequence[str] | None = N
     return tuple(one for one in needed(definition, images) if _find(lock, one) is None)
 
 
+def needed_containers(definition: Definition, images: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The container images that these images (or all) pull by a tag, each once. Pure."""
+    chosen = list(definition.images if images is None else images)
+    for name in chosen:
+        parent = definition.images[name].parent
+        if parent and parent not in chosen:
+            chosen.append(parent)
+    steps = (step for name in chosen for step in definition.images[name].steps)
+    wanted = (image for step in steps if isinstance(step, ContainersStep) for image in step.images)
+    return tuple(dict.fromkeys(image for image in wanted if not reference(image).digest))
+
+
+def missing_containers(
+    definition: Definition, lock: Lock, images: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Those of them that the lock does not pin. Pure."""
+    return tuple(image for image in needed_containers(definition, images) if image not in lock.digests)
+
+
 def pins_of(lock: Lock, base_name: str, source: BaseSource, arch: str) -> dict[str, str]:
     """The pins of a base that count in its key; empty where the lock has none for this very source."""
     found = _find(lock, Needed(base=base_name, arch=arch, source=source))
@@ -119,12 +146,18 @@ def pins_of(lock: Lock, base_name: str, source: BaseSource, arch: str) -> dict[s
 
 
 def resolve(
-    definition: Definition, lock: Lock, *, update: bool, fetch: Fetch, images: Sequence[str] | None = None
+    definition: Definition,
+    lock: Lock,
+    *,
+    update: bool,
+    fetch: Fetch,
+    digest_of: DigestOf | None = None,
+    images: Sequence[str] | None = None,
 ) -> Lock:
     """The lock with a pin for everything that these images (or all) need; `update` moves the pins there are.
 
-    Without `images`, pins of what the definition no longer has are dropped. Raises BackendError, as `fetch` does,
-    and for a file whose checksum is not the one given.
+    Without `images`, pins of what the definition no longer has are dropped. Raises BackendError, as `fetch` and
+    `digest_of` do, and for a file whose checksum is not the one given.
     """
     root = Path(definition.root)
     wanted = needed(definition, images)
@@ -134,7 +167,12 @@ def resolve(
             pinned[_identity(one)] = _pin(one, root, fetch)
     others = () if images is None else tuple(pin for pin in lock.bases if _key(pin) not in pinned)
     bases = tuple(sorted((*others, *pinned.values()), key=_key))
-    return Lock(bases=bases, requirements=read_requirements(root))
+    tags = needed_containers(definition, images)
+    known, ask = lock.digests, digest_of or _ask_registry
+    digests = dict(known) if images is not None else {}
+    digests |= {tag: known[tag] if tag in known and not update else ask(reference(tag)) for tag in tags}
+    containers = tuple(ContainerPin(image=image, digest=digests[image]) for image in sorted(digests))
+    return Lock(bases=bases, requirements=read_requirements(root), containers=containers)
 
 
 def source_text(source: BaseSource) -> str:
@@ -242,6 +280,12 @@ def _image_digest(source: DiskImageBase, root: Path) -> str:
     return found
 
 
+def _ask_registry(image: Reference) -> str:
+    from ingot.definition.registry import digest_of
+
+    return digest_of(image)
+
+
 _REMEDY = f"restore {FILE} from version control, or remove it and run `ingot lock`"
 
 
@@ -255,6 +299,12 @@ def _base_pin(entry: Any) -> BasePin:
     if not all(isinstance(text, str) for text in texts):
         raise ValueError
     return BasePin(base=entry["base"], arch=entry["arch"], source=entry["source"], pins=pins, seen=seen)
+
+
+def _container_pin(entry: Any) -> ContainerPin:
+    if not re.fullmatch("sha256:[0-9a-f]{64}", entry["digest"]):
+        raise ValueError
+    return ContainerPin(image=str(entry["image"]), digest=entry["digest"])
 
 
 def _requirement(entry: Any) -> RequirementPin:
@@ -278,3 +328,7 @@ def describe_changes(old: Lock, new: Lock) -> Iterator[str]:
         if was != now:
             shown = f"{short(was) or 'new'} → {short(now) or 'dropped'}"
             yield f"{base} ({arch}) {name}: {shown}"
+    for image in sorted({*old.digests, *new.digests}):
+        was, now = old.digests.get(image, ""), new.digests.get(image, "")
+        if was != now:
+            yield f"{image}: {short(was) or 'new'} → {short(now) or 'dropped'}"

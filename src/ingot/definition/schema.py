@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 from ingot.definition.fields import (
     Checksum,
     Component,
+    ContainerImage,
     Destination,
     Duration,
     EnvName,
@@ -34,7 +35,7 @@ from ingot.definition.fields import (
 )
 from ingot.definition.messages import Bad
 
-KINDS = ("packages", "roles", "playbook", "script", "files", "reboot")
+KINDS = ("packages", "roles", "playbook", "script", "files", "cloud_init", "containers", "reboot")
 """What a step can do; the key that says it."""
 
 
@@ -288,12 +289,76 @@ class RebootModel(_Step):
         return self
 
 
+class CloudInitBody(_Model):
+    """User-data for cloud-init: a file of the project, or text."""
+
+    path: ProjectPath | None = Field(default=None, description="The file's path in the project.")
+    inline: str | None = Field(default=None, description="The user-data itself, with its first line.")
+
+    @model_validator(mode="after")
+    def _one(self) -> CloudInitBody:
+        if (self.path is None) == (self.inline is None):
+            raise Bad("user-data has either `path` or `inline`", hint="keep one of them")
+        return self
+
+
+class CloudInitModel(_Step):
+    """User-data that cloud-init applies on a fresh machine, in a layer of its own."""
+
+    cloud_init: Annotated[
+        Annotated[ProjectPath, Tag("<text>")] | Annotated[CloudInitBody, Tag("<map>")],
+        by_type("a path or a map", "such as `user-data.yaml` or {inline: …}", text=str, map=dict),
+    ] = Field(description="A path in the project, or `{path: …}` or `{inline: …}`.")
+
+
+class ContainersBody(_Model):
+    """Container images to pull."""
+
+    images: Annotated[list[ContainerImage], Field(min_length=1)] = Field(
+        description="References: `docker.io/library/alpine:3.20`, or with `@sha256:…`."
+    )
+    tool: Literal["podman", "docker", "enroot", "apptainer"] | None = Field(
+        default=None,
+        alias="with",
+        description="What pulls them: `podman`, `docker`, `enroot` or `apptainer`; the first that is installed, in this order, where nothing is said.",
+    )
+    dest: Destination | None = Field(
+        default=None,
+        description="The folder for the files that enroot and apptainer make; default `/srv/containers`.",
+    )
+
+    @model_validator(mode="after")
+    def _own_place(self) -> ContainersBody:
+        if self.dest and self.tool in ("podman", "docker"):
+            raise Bad(f"{self.tool} has a place of its own for images", hint="leave `dest` out")
+        return self
+
+
+class ContainersModel(_Step):
+    """Container images pulled into the image, so that nothing is downloaded when they are first used."""
+
+    containers: Annotated[
+        Annotated[list[ContainerImage], Field(min_length=1), Tag("<list>")]
+        | Annotated[ContainersBody, Tag("<map>")],
+        by_type("a list or a map", "such as [docker.io/library/alpine:3.20]", list=list, map=dict),
+    ] = Field(description="References, or `{images: […], with: podman, dest: …}`.")
+
+
 def _kind(value: Any) -> str | None:
     kinds = [kind for kind in KINDS if isinstance(value, dict) and kind in value]
     return f"<{kinds[0]}>" if len(kinds) == 1 else None
 
 
-AnyStep = PackagesModel | RolesModel | PlaybookModel | ScriptModel | FilesModel | RebootModel
+AnyStep = (
+    PackagesModel
+    | RolesModel
+    | PlaybookModel
+    | ScriptModel
+    | FilesModel
+    | CloudInitModel
+    | ContainersModel
+    | RebootModel
+)
 
 
 class StepModel(
@@ -304,6 +369,8 @@ class StepModel(
             | Annotated[PlaybookModel, Tag("<playbook>")]
             | Annotated[ScriptModel, Tag("<script>")]
             | Annotated[FilesModel, Tag("<files>")]
+            | Annotated[CloudInitModel, Tag("<cloud_init>")]
+            | Annotated[ContainersModel, Tag("<containers>")]
             | Annotated[RebootModel, Tag("<reboot>")],
             Discriminator(_kind),
         ]

@@ -8,6 +8,10 @@ from ingot.definition.messages import validate
 from ingot.definition.nodes import Items, Node, Path, find, place_at, problem
 from ingot.definition.schema import (
     AnyStep,
+    CloudInitBody,
+    CloudInitModel,
+    ContainersBody,
+    ContainersModel,
     FileBody,
     FilesModel,
     PackagesBody,
@@ -21,7 +25,10 @@ from ingot.definition.schema import (
 )
 from ingot.definition.when import NEEDS_REBOOT, WhenError, decide
 from ingot.errors import Problem
+from ingot.model.reference import reference
 from ingot.model.step import (
+    CloudInitStep,
+    ContainersStep,
     FilesStep,
     MachineKind,
     PackagesStep,
@@ -96,6 +103,15 @@ def to_steps(
             return tuple(_file(body, {**common, "layer": shared, "place": place}) for body, place in several)
         case RebootModel():
             return (RebootStep(**{**common, "machine": "vm"}, if_needed=asks_machine(model)),)
+        case CloudInitModel(cloud_init=written):
+            data = CloudInitBody(path=written) if isinstance(written, str) else written
+            common["machine"] = model.machine or "booted"
+            return (CloudInitStep(**common, path=data.path or "", inline=data.inline or ""),)
+        case ContainersModel(containers=listed):
+            wanted = listed if isinstance(listed, ContainersBody) else ContainersBody(images=listed)
+            common["machine"] = model.machine or ("booted" if machine == "chroot" else machine)
+            images = tuple(str(reference(text)) for text in wanted.images)
+            return (ContainersStep(**common, images=images, tool=wanted.tool or "", dest=wanted.dest or ""),)
         case _:
             assert_never(model)
 

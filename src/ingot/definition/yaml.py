@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,8 +44,11 @@ _REFUSED = ("\x00", "\ue000", "\ue001")
 Parsed = tuple[Node | None, list[Problem]]
 
 
-def parse_yaml(text: str, *, file: str) -> Parsed:
-    """The one document in `text` (None for an empty or unreadable one) and every problem met."""
+def parse_yaml(text: str, *, file: str, tags: Collection[str] = ()) -> Parsed:
+    """The one document in `text` (None for an empty or unreadable one) and every problem met.
+
+    Values with one of the `tags` are text as written; any other tag is a problem.
+    """
     if len(text) > MAX_BYTES:
         return None, [
             Problem(message="the file is larger than 1 MiB", hint="split it with `include`", file=file)
@@ -52,7 +56,7 @@ def parse_yaml(text: str, *, file: str) -> Parsed:
     problems = list(_refused_characters(text, file))
     if problems:
         return None, problems
-    composer = _Composer(file=file, problems=problems)
+    composer = _Composer(file=file, problems=problems, tags=tags)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             composer.take(event)
@@ -152,6 +156,7 @@ class _Composer:
 
     file: str
     problems: list[Problem]
+    tags: Collection[str] = ()
     root: Node | None = None
     open: list[_Frame] = field(default_factory=list)
     anchors: dict[str, tuple[Node, int, int]] = field(default_factory=dict)
@@ -269,7 +274,7 @@ class _Composer:
 
     def _scalar(self, event: yaml.ScalarEvent) -> Scalar:
         place, raw = self._place(event), event.value
-        if event.tag and event.tag != "tag:yaml.org,2002:str":
+        if event.tag and event.tag not in ("tag:yaml.org,2002:str", *self.tags):
             self._tag(event)
         if _refused_at(raw) >= 0:
             self._tell(
@@ -383,4 +388,6 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, file: str) -> Proble
         hint = 'text with {{ }} needs quotes: "{{ name }}"'
     elif line.count(": ") > 1:
         hint = "text that holds `: ` needs quotes"
+    elif (error.problem or "").startswith("mapping values"):
+        hint = "a key begins in the same column as the keys beside it; look at the line above too"
     return problem(message, place, hint=hint)

@@ -10,7 +10,8 @@ from ingot.engine.trace import point
 from ingot.model.events import Emit
 from ingot.model.image import LayerRef
 from ingot.model.plan import Layer, LayerKey, Plan
-from ingot.model.step import MachineKind
+from ingot.model.secret import Secret
+from ingot.model.step import CloudInitStep, MachineKind
 from ingot.model.units import Seconds
 from ingot.ports import Cancel, Clock, Holder, Machine, MachineHost, MachineSpec
 
@@ -46,6 +47,7 @@ class Bench:
         self._clock = clock
         self._ref = ""
         self._kind: MachineKind = "chroot"
+        self._told = False  # whether the machine was given user-data: then it serves one layer alone
         self._top: LayerRef | None = None
 
     def make_base(self, *, fresh: bool) -> LayerRef:
@@ -59,13 +61,15 @@ class Bench:
         """What kind of machine makes a layer: the one that its steps want, or for the engine's own the host's choice."""
         return self.hosts.own_kind if layer.seals or not layer.steps else layer.machine
 
-    def machine_for(self, layer: Layer, top: LayerRef) -> Machine:
+    def machine_for(self, layer: Layer, top: LayerRef, *, user_data: Secret | None = None) -> Machine:
         """A reachable machine for a layer whose disk is what `top` holds: the one that made it, or a fresh one.
 
-        A fresh one too where the disk has to grow, or where somebody else made `top` meanwhile.
+        A fresh one too where the disk has to grow, where somebody else made `top` meanwhile, and before and after a
+        layer that has user-data: that is the machine's from its first boot on, and no other layer's.
         """
         kind, disk = self.kind_for(layer), layer.grow
-        if self._ref and (disk is not None or self._top != top or self._kind != kind):
+        told = user_data is not None
+        if self._ref and (disk is not None or self._top != top or self._kind != kind or told or self._told):
             self._held.close(self._ref)
             self._ref = ""
         if not self._ref:
@@ -76,8 +80,9 @@ class Bench:
                 disk=disk,
                 labels=self.labels,
                 expires=self._clock.now().timestamp() + LONGEST,
+                user_data=user_data,
             )
-            self._kind = kind
+            self._kind, self._told = kind, told
             self._ref = self._held.open(self.hosts.machine(spec))
             self._top = top
         return self.hosts.attach(self._ref, emit=self.emit, cancel=self.cancel)
@@ -89,12 +94,17 @@ class Bench:
             self._held.keep(self._ref, until)
             self._ref = ""
 
+    def _serves(self, following: Layer) -> bool:
+        """Whether the machine that is there can make this layer too, after the one that it makes now."""
+        alone = self._told or any(isinstance(step, CloudInitStep) for step in following.steps)
+        return not alone and following.grow is None and self.kind_for(following) == self._kind
+
     def freeze(self, machine: Machine, layer: Layer, *, following: Layer | None) -> LayerRef:
         """Makes a layer of the machine's disk. A sealed one is one that was scanned for leaks before.
 
         `following` is the layer to be made next, as far as is known.
         """
-        goes_on = following and following.grow is None and self.kind_for(following) == self._kind
+        goes_on = following and self._serves(following)
         point(f"before freeze {layer.name}")
         self._top = self.hosts.freeze(
             machine,

@@ -73,9 +73,11 @@ class Work:
         `following` is the one that will be made next, as far as is known.
         """
         bench = self.bench
+        user_data = None
         if layer.steps:
             self._provisioner.expect(layer.steps[0])
-        machine = bench.machine_for(layer, on)
+            user_data = self._provisioner.user_data(layer.steps[0])
+        machine = bench.machine_for(layer, on, user_data=user_data)
         if layer.seals:
             self.contents = read_contents(self._inventory, machine)
         for step in layer.steps:

@@ -34,8 +34,22 @@ class RequirementPin:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ContainerPin:
+    """What the tag of a container image meant: the digest of its manifest, or of its index of several."""
+
+    image: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Lock:
     """A whole `ingot.lock`."""
 
     bases: tuple[BasePin, ...] = ()
     requirements: tuple[RequirementPin, ...] = ()
+    containers: tuple[ContainerPin, ...] = ()
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """The digest of each container image, by its reference."""
+        return {pin.image: pin.digest for pin in self.containers}

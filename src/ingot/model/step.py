@@ -130,6 +130,41 @@ class FilesStep(_Common):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CloudInitStep(_Common):
+    """User-data for cloud-init, given to a fresh machine from its first boot on: a file of the project, or text.
+
+    Always alone in its layer, and never on a machine whose system does not run.
+    """
+
+    kind: Literal["cloud_init"] = "cloud_init"
+    machine: MachineKind = field(default="booted", metadata=IF_SET)
+    path: str = field(default="", metadata=HOW)
+    inline: str = ""
+    content: Digest = NO_DIGEST
+
+
+ContainerTool = Literal["podman", "docker", "enroot", "apptainer"]
+CONTAINER_TOOLS: tuple[ContainerTool, ...] = ("podman", "docker", "enroot", "apptainer")
+"""What can pull container images, in the order in which a step that names none looks for them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContainersStep(_Common):
+    """Container images pulled into the image, by what is installed there. Never on a machine without a running system."""
+
+    kind: Literal["containers"] = "containers"
+    machine: MachineKind = field(default="booted", metadata=IF_SET)
+    images: tuple[str, ...] = ()
+    """Whole references: `docker.io/library/alpine:3.20`."""
+    tool: ContainerTool | Literal[""] = ""
+    """"" takes the first that is there."""
+    dest: str = ""
+    """Where enroot and apptainer put the files that they make; podman and docker have a place of their own."""
+    digests: tuple[str, ...] = ()
+    """The digest of each image, in the same order: its own, or the lock's, filled in by the planner."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RebootStep(_Common):
     """Starts the machine's system anew, its kernel too; with `if_needed` only where the system asks for it."""
 
@@ -147,7 +182,17 @@ class SealStep(_Common):
     """Raised whenever what sealing leaves behind changes."""
 
 
-Step = PackagesStep | RolesStep | PlaybookStep | ScriptStep | FilesStep | RebootStep | SealStep
+Step = (
+    PackagesStep
+    | RolesStep
+    | PlaybookStep
+    | ScriptStep
+    | FilesStep
+    | CloudInitStep
+    | ContainersStep
+    | RebootStep
+    | SealStep
+)
 """Closed: every `match` over it ends in `assert_never`."""
 
 
@@ -181,6 +226,10 @@ def describe(step: Step) -> str:
             words = [step.dest]
         case RebootStep():
             words = ["if needed"] if step.if_needed else []
+        case CloudInitStep():
+            words = [step.path or "inline"]
+        case ContainersStep():
+            words = list(step.images)
         case SealStep():
             words = []
     text = " ".join([step.kind, *words])

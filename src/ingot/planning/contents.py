@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import assert_never
 
 from ingot.errors import Problem
 from ingot.model.digest import Digest, digest, digest_bytes
+from ingot.model.reference import reference
 from ingot.model.step import (
+    CloudInitStep,
+    ContainersStep,
     FilesStep,
     PackagesStep,
     PlaybookStep,
@@ -23,10 +27,14 @@ from ingot.ports import Tree
 
 
 class Contents:
-    """Resolves steps over one tree, reading each file once. What is not there gathers in `problems`."""
+    """Resolves steps over one tree, reading each file once. What is not there gathers in `problems`.
 
-    def __init__(self, tree: Tree) -> None:
+    `digests` are those that the lock has for container images.
+    """
+
+    def __init__(self, tree: Tree, *, digests: Mapping[str, str] = {}) -> None:
         self.problems: list[Problem] = []
+        self._digests = digests
         self._tree = tree
         self._reader = ContentReader(tree)
         self._resolved: dict[tuple[str, ...], Content] = {}
@@ -50,9 +58,14 @@ class Contents:
                 content = self._ansible(step)
                 return replace(step, ansible=minor, content=content.digest, reads=content.reads)
             case ScriptStep():
-                return replace(step, content=self._script(step)) if step.path else step
+                return replace(step, content=self._bytes(step, "script")) if step.path else step
+            case CloudInitStep():
+                return replace(step, content=self._bytes(step, "user-data file")) if step.path else step
             case FilesStep():
                 return replace(step, content=self._files(step)) if step.src else step
+            case ContainersStep():
+                found = (reference(image).digest or self._digests.get(image, "") for image in step.images)
+                return replace(step, digests=tuple(found))
             case RebootStep() | SealStep():
                 return step
         assert_never(step)
@@ -78,10 +91,10 @@ class Contents:
         listed = f"roles of this project: {', '.join(known[:12])}; " if known else ""
         return f"{listed}`roles_path` of ansible.cfg and installed collections are searched too"
 
-    def _script(self, step: ScriptStep) -> Digest:
+    def _bytes(self, step: ScriptStep | CloudInitStep, what: str) -> Digest:
         data = self._tree.read(step.path)
         if data is None:
-            self._report(step, f'the script "{step.path}" is not there')
+            self._report(step, f'the {what} "{step.path}" is not there')
             return step.content
         return digest_bytes(data)
 

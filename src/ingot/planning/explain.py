@@ -10,6 +10,8 @@ from ingot.model.digest import plain, short
 from ingot.model.plan import Layer, LayerKey, Plan
 from ingot.model.secret import readable, secret_names
 from ingot.model.step import (
+    CloudInitStep,
+    ContainersStep,
     FilesStep,
     PackagesStep,
     PlaybookStep,
@@ -21,7 +23,17 @@ from ingot.model.step import (
 from ingot.model.units import format_bytes
 
 _LONGEST = 48
-_STEP_TYPES = (PackagesStep, RolesStep, PlaybookStep, ScriptStep, FilesStep, RebootStep, SealStep)
+_STEP_TYPES = (
+    PackagesStep,
+    RolesStep,
+    PlaybookStep,
+    ScriptStep,
+    FilesStep,
+    CloudInitStep,
+    ContainersStep,
+    RebootStep,
+    SealStep,
+)
 _HOW = {f.name for kind in _STEP_TYPES for f in fields(kind) if f.metadata.get("key", True) is False}
 
 Json = Mapping[str, Any]

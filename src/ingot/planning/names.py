@@ -9,6 +9,8 @@ from typing import assert_never
 
 from ingot.model.plan import Plan
 from ingot.model.step import (
+    CloudInitStep,
+    ContainersStep,
     FilesStep,
     PackagesStep,
     PlaybookStep,
@@ -56,11 +58,11 @@ def _wanted(steps: Sequence[Step]) -> str:
 
 def _word(step: Step) -> str:
     match step:
-        case PackagesStep() | RebootStep() | SealStep():
+        case PackagesStep() | ContainersStep() | RebootStep() | SealStep():
             return step.kind
         case RolesStep():
             return "+".join(name.rstrip("/").split("/")[-1].split(".")[-1] for name in step.roles)
-        case PlaybookStep() | ScriptStep():
+        case PlaybookStep() | ScriptStep() | CloudInitStep():
             return posixpath.splitext(posixpath.basename(step.path))[0]
         case FilesStep():
             return posixpath.basename(step.dest.rstrip("/"))

@@ -12,7 +12,7 @@ from ingot.model.definition import BaseSource, Definition, ImageDefinition, Targ
 from ingot.model.digest import plain
 from ingot.model.plan import Base, Layer, LayerKey, Plan, base_key, layer_key
 from ingot.model.secret import secret_names
-from ingot.model.step import SealStep, Step
+from ingot.model.step import CloudInitStep, SealStep, Step
 from ingot.model.units import Bytes, format_bytes
 from ingot.planning.contents import Contents
 from ingot.planning.names import layer_names
@@ -141,7 +141,7 @@ def _layers(
                 )
             disk = one.disk
             parts.append(((), disk))
-        parts += [(_on_one_machine(part), None) for part in _grouped([next(rest) for _ in one.steps])]
+        parts += [(_fit_together(part), None) for part in _grouped([next(rest) for _ in one.steps])]
     parts.append(((SealStep(),), None))
     layers: list[Layer] = []
     parent = base.key
@@ -174,7 +174,15 @@ def _grouped(steps: Sequence[Step]) -> Iterator[tuple[Step, ...]]:
         yield tuple(step for _, step in group)
 
 
-def _on_one_machine(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+def _fit_together(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The steps of one layer. Raises PlanError where they cannot share a machine."""
+    alone = next((step for step in steps if isinstance(step, CloudInitStep)), None)
+    if alone and len(steps) > 1:
+        raise PlanError(
+            f'the layer "{alone.layer}" cannot be shared with the cloud_init step at {alone.place}: it has a machine '
+            "that no other step has touched",
+            hint="leave its `layer` out",
+        )
     kinds = {step.machine for step in steps}
     if len(kinds) > 1:
         raise PlanError(

@@ -11,6 +11,8 @@ from ingot.errors import IngotError, ProvisionError
 from ingot.model.events import Emit
 from ingot.model.secret import Secret
 from ingot.model.step import (
+    CloudInitStep,
+    ContainersStep,
     FilesStep,
     PackagesStep,
     PlaybookStep,
@@ -72,6 +74,14 @@ class Provisioners:
             self._ahead[1].close()
         self._ahead = None
 
+    def user_data(self, step: Step) -> Secret | None:
+        """What cloud-init is to be told by the machine's first boot. Raises ProvisionError where it can't be read."""
+        if not isinstance(step, CloudInitStep):
+            return None
+        from ingot.provision import cloud_init
+
+        return cloud_init.user_data(step, root=self._root, secrets=self._secrets)
+
     def apply(self, step: Step, machine: Machine, *, subject: str, emit: Emit, cancel: Cancel) -> None:
         """Returns when the step is done. Raises ProvisionError (facts: `step`, `log`, `tail`, and `task`, `file` and
         `line` where known), DeadlineError past the step's timeout, CancelledError on a wish to stop."""
@@ -97,6 +107,14 @@ class Provisioners:
 
                 with contextlib.closing(self._take(step) or start(step, project=self._project)) as started:
                     apply(step, machine, started=started, project=self._project, log=log, cancel=cancel)
+            case CloudInitStep():
+                from ingot.provision import cloud_init
+
+                cloud_init.apply(step, machine, log=log, cancel=cancel)
+            case ContainersStep():
+                from ingot.provision import containers
+
+                containers.apply(step, machine, log=log, cancel=cancel)
             case RebootStep():
                 from ingot.provision import reboot
 

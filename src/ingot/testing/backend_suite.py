@@ -351,6 +351,10 @@ class _Writer:
     def expect(self, step: Step) -> None:
         """Nothing takes long to start."""
 
+    def user_data(self, step: Step) -> Secret | None:
+        """No machine here reads any."""
+        return None
+
     def close(self) -> None:
         """Nothing was started."""
 

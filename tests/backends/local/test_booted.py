@@ -17,6 +17,7 @@ from ingot.backends.local import booted, container
 from ingot.backends.local.backend import open_backend
 from ingot.errors import BackendError, DeadlineError
 from ingot.model.events import Event, Warned
+from ingot.model.secret import Secret
 from ingot.model.units import Seconds
 from ingot.ports import BackendSettings, Machine, MachineSpec, Token
 from ingot.system.waits import Flag, poll
@@ -170,6 +171,12 @@ def test_a_disk_without_a_system_is_told(site: Site) -> None:
         site.machine("ingot-no-init-1", layer, kind="booted"),
     ):
         pass
+
+
+def test_user_data_that_nobody_would_read_is_refused(site: Site) -> None:
+    spec = MachineSpec(parent=site.base, user_data=Secret("#cloud-config\n"))
+    with pytest.raises(BackendError, match="cannot give user-data to a chroot machine"):
+        site.backend.hosts.machine(spec)
 
 
 @pytest.mark.parametrize(("apart", "found"), [(("--user", "--mount", "--net"), True), (("--mount",), False)])

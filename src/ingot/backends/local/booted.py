@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ingot.errors import BackendError, DeadlineError, TransientError
 from ingot.model.events import Emit, Warned
+from ingot.model.secret import Secret
 from ingot.model.units import Seconds
 from ingot.ports import Cancel, SshAccess
 from ingot.system import ssh
@@ -21,6 +22,16 @@ state=$(systemctl is-system-running 2>/dev/null)
 echo "$state"
 [ "$state" != degraded ] || systemctl list-units --failed --plain --no-legend --no-pager | cut -d' ' -f1
 """
+_VENDOR_DATA = """\
+#cloud-config
+# The disk has its size, a host key is thrown away when the image is sealed, and what else the image has it keeps.
+growpart: {mode: "off"}
+resize_rootfs: false
+ssh_deletekeys: false
+ssh_genkeytypes: [ed25519]
+locale: false
+apt: {preserve_sources_list: true}
+"""
 _JOBS = "systemctl list-jobs --plain --no-legend --no-pager | grep -w running || systemctl list-jobs --no-legend --no-pager"
 
 
@@ -33,8 +44,21 @@ def refuse_without_system(present: bool) -> None:
         )
 
 
-def wait_until_up(access: SshAccess, init: int, *, console: Path, emit: Emit, cancel: Cancel) -> None:
+def seed(user_data: Secret, *, instance: str) -> dict[str, str]:
+    """The files of a NoCloud seed for one boot. Text of the machine's kind: bytes as Latin-1."""
+    return {
+        "meta-data": f"instance-id: {instance}\nlocal-hostname: localhost\n",
+        "user-data": user_data.reveal().encode().decode("latin-1"),
+        "vendor-data": _VENDOR_DATA,
+    }
+
+
+def wait_until_up(
+    access: SshAccess, init: int, *, console: Path, begun: bool = False, emit: Emit, cancel: Cancel
+) -> None:
     """Returns when all that the system starts at boot was started, or has failed, of which it warns.
+
+    With `begun` already once it can be logged into: cloud-init is part of what starts, and may take its time.
 
     Raises BackendError where it has ended, and DeadlineError naming the jobs that it still waits for.
     """
@@ -51,6 +75,8 @@ def wait_until_up(access: SshAccess, init: int, *, console: Path, emit: Emit, ca
         if done.code == 255:
             raise TransientError(f"it cannot be logged into: {' '.join(done.tail[-1:])}")
         words = done.stdout.split()
+        if begun and words and words[0] in ("initializing", "starting", *_ENDED):
+            return ["begun"]
         return words if words and words[0] in _ENDED else None
 
     try:

@@ -6,7 +6,7 @@ Runs in the worker; standard library only.
 """
 
 # Without pathlib, whose imports would cost a good part of the start-up time.
-# ruff: noqa: PTH103, PTH106, PTH112, PTH115, PTH116, PTH119, PTH123
+# ruff: noqa: PTH103, PTH106, PTH108, PTH112, PTH115, PTH116, PTH119, PTH123
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ _POINTLESS = (
     "systemd-fsck-root.service",
 )
 """Units that make no sense where a disk is booted without its kernel; masked for this boot alone."""
+_SEED = "/run/ingot-seed"
+_INSTANCES = "/var/lib/cloud/instances"
+"""Where cloud-init keeps what it was told, with every secret in it: in memory, for freed blocks tell too."""
+_OVERLAYS = ("/var/lib/containers/storage/overlay", "/var/lib/docker/overlay2")
+"""Where podman and docker keep the layers of container images."""
+_OPAQUE = "user.overlay.opaque"
 _STATE = "/run/systemd/nspawn"
 _GROUPS = "/sys/fs/cgroup"
 _RANGE = 65536
@@ -42,19 +48,63 @@ def prepare() -> None:
     kernel.mount("ingot", _GROUPS, "cgroup2")
 
 
-def argv(name: str, root: str) -> list[str]:
-    """The command that boots a disk, in a cgroup and a network of its own."""
+def argv(name: str, root: str, seed: str = "") -> list[str]:
+    """The command that boots a disk, in a cgroup and a network of its own. `seed`: a folder that cloud-init reads."""
     group = f"{_GROUPS}/{name}"
     os.makedirs(group, exist_ok=True)
-    first = (_FIRST + zlib.crc32(name.encode()) % _RANGES) * _RANGE
+    first = _first_user(name)
+    told = (f"--bind-ro={seed}:{_SEED}", f"--tmpfs={_INSTANCES}:mode=0755") if seed else ()
     return [
         *("sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', group),
         *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit"),
         *(f"--directory={root}", f"--machine={name}", "--hostname=localhost"),
         *("--private-network", f"--private-users={first}:{_RANGE}", "--private-users-ownership=map"),
         *("--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=read-only"),
+        *told,
         *(f"systemd.mask={unit}" for unit in _POINTLESS),
+        # In a container cloud-init takes these words for the kernel's command line.
+        *((f"ds=nocloud;s={_SEED}/", "network-config=disabled") if seed else ()),
     ]
+
+
+def write_seed(name: str, folder: str, files: dict[str, str]) -> str:
+    """A folder in memory with the files of a NoCloud seed, which only the root of the machine of this name may read."""
+    seed, owner = f"{folder}/seed", _first_user(name)
+    os.makedirs(seed, mode=0o700, exist_ok=True)
+    os.chown(seed, owner, owner)
+    for file, text in files.items():
+        path = f"{seed}/{file}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        write(path, text, 0o600)
+        os.chown(path, owner, owner)
+    return seed
+
+
+def make_instances() -> None:
+    """The mount point for what cloud-init keeps: one that systemd-nspawn makes would be nobody's. Root is the disk."""
+    os.makedirs(_INSTANCES, exist_ok=True)
+
+
+def trust_overlays() -> None:
+    """Makes marks of overlay file systems what the real root would have written. Root is the disk.
+
+    Who unpacks container images in a user namespace may mark a folder as hiding those below it by `user.overlay.opaque`
+    alone, and a kernel that mounts the layers for the real root does not look at that.
+    """
+    for store in _OVERLAYS:
+        for folder, _, _ in os.walk(store):
+            try:
+                value = os.getxattr(folder, _OPAQUE, follow_symlinks=False)
+            except OSError:
+                continue
+            os.setxattr(folder, f"trusted{_OPAQUE.removeprefix('user')}", value, follow_symlinks=False)
+            os.removexattr(folder, _OPAQUE, follow_symlinks=False)
+
+
+def _first_user(name: str) -> int:
+    """The builder's number of the user that is a machine's root."""
+    return (_FIRST + zlib.crc32(name.encode()) % _RANGES) * _RANGE
 
 
 def find_leader(container: int) -> int:

@@ -218,11 +218,12 @@ class HeldDisk:
         run_files: Sequence[tuple[str, str, int]],
         name: str,
         console: Path,
+        seed: Mapping[str, str] | None = None,
         cancel: Cancel | None = None,
     ) -> int:
         """Boots the system on the mounted disk; returns the process id of its init on the builder.
 
-        `console` gets what it says meanwhile, `name` is that of its cgroup.
+        `console` gets what it says meanwhile, `name` is that of its cgroup. `seed`: files of a NoCloud seed (Latin-1).
         """
         answer = self.ask(
             "boot",
@@ -232,6 +233,7 @@ class HeldDisk:
             run_files=list(run_files),
             name=name,
             console=str(console),
+            seed=dict(seed or {}),
         )
         found = _first_in(int(answer["space"]))
         if not found:

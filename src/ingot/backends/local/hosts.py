@@ -134,6 +134,11 @@ class LocalHosts:
         if spec.kind not in self._kinds:
             known = ", ".join(sorted(self._kinds))
             raise BackendError(f"the local backend has no {spec.kind} machines yet", hint=f"it has: {known}")
+        if spec.user_data and spec.kind != "booted":
+            raise BackendError(
+                f"the local backend cannot give user-data to a {spec.kind} machine",
+                hint="leave the step's `machine` out, or write `machine: booted`",
+            )
         if spec.kind in ("chroot", "booted"):
             from ingot.backends.local.holder import refuse_without_root
 

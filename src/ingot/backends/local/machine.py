@@ -88,7 +88,14 @@ class Chroot:
                 booted.refuse_without_system(any(system))
             access = self._start(held, pam=login.needs_pam(shadow or ""), cancel=cancel)
             if self._boots:
-                booted.wait_until_up(access, self._init, console=self._console, emit=emit, cancel=cancel)
+                booted.wait_until_up(
+                    access,
+                    self._init,
+                    console=self._console,
+                    begun=self._spec.user_data is not None,
+                    emit=emit,
+                    cancel=cancel,
+                )
             return access
 
     def detach(self, *, trim: bool) -> None:
@@ -199,8 +206,14 @@ class Chroot:
         ]
         placed = visitors(booted=self._boots)
         if self._boots:
+            told = self._spec.user_data
             init = held.boot(
-                visitors=placed, run_files=run_files, name=name, console=self._console, cancel=cancel
+                visitors=placed,
+                run_files=run_files,
+                name=name,
+                console=self._console,
+                seed=booted.seed(told, instance=name) if told else None,
+                cancel=cancel,
             )
         else:
             init = held.start(visitors=placed, run_files=run_files, sizes=_sizes(), cancel=cancel)

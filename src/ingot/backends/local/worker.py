@@ -179,14 +179,20 @@ class Worker:
             self._start_network(self._init)
         return {}
 
-    def boot(self, visitors: list[Any], run_files: list[Any], name: str, console: str) -> Answer:
+    def boot(
+        self, visitors: list[Any], run_files: list[Any], name: str, console: str, seed: dict[str, str]
+    ) -> Answer:
         """Boots the system that is on the disk. The answer tells its pid namespace, by the number of its inode."""
         if not self._group:
             container.prepare()
         self._group = name
         self._saved = forks.inside(self.root, lambda: place(visitors))
         output = os.open(console, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._init = forks.spawn(container.argv(name, self.root), output=output)
+        place_of_seed = ""
+        if seed:
+            place_of_seed = container.write_seed(name, os.path.dirname(self.root), seed)
+            forks.inside(self.root, container.make_instances)
+        self._init = forks.spawn(container.argv(name, self.root, place_of_seed), output=output)
         os.close(output)
 
         def started() -> bool:
@@ -253,6 +259,7 @@ class Worker:
             forks.until(
                 lambda: container.remove_group(self._group), 30.0, "the machine's cgroup stayed in use"
             )
+            forks.inside(self.root, container.trust_overlays)
         if self._saved:
             saved, self._saved = self._saved, []
             forks.inside(self.root, lambda: take_back(saved))

@@ -28,6 +28,10 @@ class MemoryProvisioner:
     def expect(self, step: Step) -> None:
         """Nothing takes long to start."""
 
+    def user_data(self, step: Step) -> Secret | None:
+        """No machine here reads any."""
+        return None
+
     def close(self) -> None:
         """Nothing was started."""
 
