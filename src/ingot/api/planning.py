@@ -45,7 +45,8 @@ def lock(workspace: Workspace, *, update: bool, dry_run: bool, emit: Emit, cance
         adapters.fetch_requirements(workspace, emit=emit, cancel=cancel)
     before = locks.read(workspace.root)
     emit(Progress(what="looking up what to pin", done=0))
-    after = locks.resolve(workspace.definition, before, update=update, fetch=fetch)
+    current = locks.begin_epoch(workspace.definition, before, now=workspace.clock.now(), update=update)
+    after = locks.resolve(workspace.definition, current, update=update, fetch=fetch)
     if not dry_run:
         locks.write(workspace.root, after)
     return Locked(
@@ -141,6 +142,7 @@ def _plans(workspace: Workspace, chosen: Sequence[tuple[str, str]], pins: Lock |
             tree=tree,
             pins=pinned,
             ansible=adapters.ansible_version(),
+            epoch=pins.epoch if pins is not None else "",
             backends=backends,
             contents=contents,
         )
@@ -149,13 +151,22 @@ def _plans(workspace: Workspace, chosen: Sequence[tuple[str, str]], pins: Lock |
 
 
 def _pinned(workspace: Workspace, images: Sequence[str], *, locked: bool, keep: bool, emit: Emit) -> Lock:
-    """The lock with a pin for everything that these images begin with."""
+    """The lock of this time, with a pin for everything that these images begin with."""
     from ingot.definition import lock as locks
 
     found = locks.read(workspace.root)
-    missing = locks.missing(workspace.definition, found, images)
+    current = locks.begin_epoch(workspace.definition, found, now=workspace.clock.now())
+    if locked and current.epoch and current.epoch != found.epoch:
+        raise PlanError(
+            f"`{locks.FILE}` is of {found.epoch or 'no epoch'}, and `freshness` asks for {current.epoch} by now; "
+            "`--locked` moves no pin",
+            hint="`ingot lock` begins the new epoch; commit the file",
+        )
+    missing = locks.missing(workspace.definition, current, images)
     if not missing:
-        return found
+        if keep and current != found:
+            locks.write(workspace.root, current)
+        return current
     names = ", ".join(dict.fromkeys(one.base for one in missing))
     if locked:
         raise PlanError(
@@ -165,7 +176,7 @@ def _pinned(workspace: Workspace, images: Sequence[str], *, locked: bool, keep: 
     from ingot.definition.fetch import fetch
 
     emit(Progress(what=f"looking up what to pin for {names}", done=0))
-    full = locks.resolve(workspace.definition, found, update=False, fetch=fetch, images=images)
+    full = locks.resolve(workspace.definition, current, update=False, fetch=fetch, images=images)
     if keep:
         locks.write(workspace.root, full)
     return full

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -16,7 +17,7 @@ from ingot.definition.yaml import parse_yaml
 from ingot.errors import BackendError, DefinitionError, NotFoundError, Problem, TransientError
 from ingot.model.definition import BaseSource, DebootstrapBase, Definition, DiskImageBase
 from ingot.model.digest import digest_bytes, short
-from ingot.model.lock import FORMAT, BasePin, Lock, RequirementPin
+from ingot.model.lock import FORMAT, BasePin, Lock, RequirementPin, epoch_at, epoch_is_over
 from ingot.system.files import file_digest, write_atomically
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def read(root: Path) -> Lock:
         required = tuple(_requirement(entry) for entry in value.get("requirements") or ())
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise _unreadable("an entry of the lock lacks what it needs") from error
-    return Lock(bases=bases, requirements=required)
+    return Lock(bases=bases, requirements=required, epoch=str(value.get("epoch") or ""))
 
 
 def write(root: Path, lock: Lock) -> bool:
@@ -77,7 +78,8 @@ def write(root: Path, lock: Lock) -> bool:
 
 def text_of(lock: Lock) -> str:
     """The lock as its file has it: sorted, a line for each pin."""
-    value: dict[str, Any] = {"format": FORMAT, "bases": [], "requirements": []}
+    value: dict[str, Any] = {"format": FORMAT, **({"epoch": lock.epoch} if lock.epoch else {})}
+    value |= {"bases": [], "requirements": []}
     for pin in sorted(lock.bases, key=_key):
         entry: dict[str, Any] = {"base": pin.base, "arch": pin.arch, "source": pin.source}
         entry |= {"pins": dict(sorted(pin.pins.items())), "seen": dict(sorted(pin.seen.items()))}
@@ -134,7 +136,19 @@ def resolve(
             pinned[_identity(one)] = _pin(one, root, fetch)
     others = () if images is None else tuple(pin for pin in lock.bases if _key(pin) not in pinned)
     bases = tuple(sorted((*others, *pinned.values()), key=_key))
-    return Lock(bases=bases, requirements=read_requirements(root))
+    return Lock(bases=bases, requirements=read_requirements(root), epoch=lock.epoch)
+
+
+def begin_epoch(definition: Definition, lock: Lock, *, now: datetime, update: bool = False) -> Lock:
+    """The lock as far as it holds at this time (aware).
+
+    In a new epoch no pin holds: all are to be found anew. `update` leaves an epoch that a wrong clock ran ahead to.
+    Where the definition asks for no freshness, pins hold until they are moved.
+    """
+    epoch = epoch_at(now, definition.freshness) if definition.freshness else ""
+    if not epoch or update:
+        return replace(lock, epoch=epoch)
+    return Lock(requirements=lock.requirements, epoch=epoch) if epoch_is_over(lock.epoch, epoch) else lock
 
 
 def source_text(source: BaseSource) -> str:
@@ -270,6 +284,8 @@ def _requirement(entry: Any) -> RequirementPin:
 
 def describe_changes(old: Lock, new: Lock) -> Iterator[str]:
     """What `ingot lock` did, a line each: `debian-12 (x86_64) bookworm: 12ab… → 34cd…`."""
+    if old.epoch != new.epoch:
+        yield f"freshness: {old.epoch or 'new'} → {new.epoch or 'dropped'}"
     before = {(_key(pin), name): value for pin in old.bases for name, value in pin.pins.items()}
     after = {(_key(pin), name): value for pin in new.bases for name, value in pin.pins.items()}
     for key in sorted({*before, *after}):

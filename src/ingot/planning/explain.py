@@ -110,7 +110,9 @@ def _step_changes(old: Json, new: Json) -> Iterator[str]:
 
 
 def _word(name: str, step: Json) -> str:
-    """What people call the field: packages are just `packages`."""
+    """What people call the field: packages are just `packages`, the lock's epoch is what `freshness` made of it."""
+    if name == "epoch":
+        return "freshness"
     return "packages" if name == "install" else f"{step['kind']}.{name}" if name == "remove" else name
 
 
