@@ -18,8 +18,8 @@ from ingot.model.units import Bytes, Seconds
 if TYPE_CHECKING:
     from ingot.api.workspace import Workspace
     from ingot.engine.run import Run
-    from ingot.model.plan import LayerKey, Plan
-    from ingot.ports import Cancel
+    from ingot.model.plan import ContentId, LayerKey, Plan
+    from ingot.ports import Backend, Cancel, LayerCache
     from ingot.stores import packer_manifest
     from ingot.stores.catalog import Catalog
 
@@ -70,7 +70,13 @@ def build(workspace: Workspace, wish: Wish, *, emit: Emit, cancel: Cancel) -> Bu
             )
             cancel = Deadline(cancel, clock=run.clock, seconds=wish.deadline, what="the build", hint=hint)
         batch = Batch(
-            workspace=workspace, wish=wish, run=run, catalog=catalog, finished=finished, cancel=cancel
+            workspace=workspace,
+            wish=wish,
+            run=run,
+            catalog=catalog,
+            finished=finished,
+            cancel=cancel,
+            cache=adapters.layer_cache(workspace),
         )
         outcomes = _all(plans, batch)
         if workspace.simulated is None:
@@ -148,6 +154,7 @@ class Finished:
                 status=event.status,
                 seconds=Seconds(event.seconds),
                 bytes=Bytes(event.bytes),
+                pulled=event.pulled,
             )
             for event in self._events
             if event.subject == plan.subject
@@ -164,6 +171,7 @@ class Batch:
     catalog: Catalog
     finished: Finished
     cancel: Cancel
+    cache: LayerCache | None = None
     failed: set[tuple[str, str]] = field(default_factory=set)
     made: set[LayerKey] = field(default_factory=set)
     """What this run has made: an image that continues another one stands on it, though all was to be made anew."""
@@ -211,10 +219,13 @@ class Batch:
         backend = adapters.open_backend(
             workspace, plan.backend, options=plan.options, directory=run.directory
         )
-        if workspace.simulated is None and not backend.layer(plan.base.key):
-            from ingot.api.moved import tell_moved
 
-            tell_moved(workspace.definition, plan, locked=self.wish.locked, emit=run.emit)
+        def before_base() -> None:
+            if workspace.simulated is None:
+                from ingot.api.moved import tell_moved
+
+                tell_moved(workspace.definition, plan, locked=self.wish.locked, emit=run.emit)
+
         built = make(
             plan,
             run=run,
@@ -225,12 +236,15 @@ class Batch:
             emit=run.emit,
             cancel=self.cancel,
             anew=self._anew(plan),
+            cache=self.cache,
+            before_base=before_base,
         )
         self.made.update(layer.key for layer in built.layers if layer.status == "built")
         version = self.catalog.record(
             plan.project, built.image, target=plan.target, run=run.id, manifest=built.manifest
         )
         workspace.state.save_plan(plan)
+        self._share(plan, built.image.digest, backend)
         outcome = Outcome(
             image=plan.image,
             target=plan.target,
@@ -249,6 +263,26 @@ class Batch:
 
         checker = Checker(workspace=workspace, run=run, catalog=self.catalog, cancel=self.cancel)
         return checker.checked(outcome, image=built.image, backend=backend, options=plan.options)
+
+    def _share(self, plan: Plan, content: ContentId, backend: Backend) -> None:
+        """Gives to others what was built, now that it is recorded here."""
+        if self.cache is None or not self.cache.gives:
+            return
+        from ingot.engine.build import place_of
+        from ingot.engine.resources import Resources
+        from ingot.engine.sharing import Shared, push
+
+        run = self.run
+        with Resources(run.journal, place=place_of(plan), emit=run.emit, subject=plan.subject) as held:
+            push(
+                Shared(plan=plan, content=content, secrets=self.workspace.loaded.secrets),
+                self.cache,
+                backend=backend,
+                held=held,
+                clock=run.clock,
+                emit=run.emit,
+                cancel=self.cancel,
+            )
 
 
 def _what_now(plan: Plan, error: IngotError, layers: Sequence[LayerRecord]) -> dict[str, str]:

@@ -88,8 +88,10 @@ def plan(
     """Each plan with what is there of it and, for the rest, what changed since the last build."""
     from ingot.engine.build import standing_layers
     from ingot.engine.records import layer_keys
+    from ingot.engine.sharing import Wanted, offered
     from ingot.planning.explain import explain
 
+    cache = None if no_cache else adapters.layer_cache(workspace)
     views = []
     for one in plans(workspace, names, targets=targets, locked=locked, keep_pins=False, emit=emit):
         backend = adapters.open_backend(
@@ -97,8 +99,12 @@ def plan(
         )
         previous = workspace.state.last_plan(one.project, one.image, one.target)
         standing = () if no_cache else standing_layers(one, backend.layer)
+        pulled = offered(Wanted(plan=one, standing=standing), cache, backend.carrier, emit=emit)
         have = frozenset(layer_keys(one)[: len(standing)])
-        views.append(_view(one, explain(one, previous=previous, have=have.__contains__)))
+        news = explain(
+            one, previous=previous, have=have.__contains__, cached={parcel.key for parcel in pulled}
+        )
+        views.append(_view(one, news))
     return tuple(views)
 
 

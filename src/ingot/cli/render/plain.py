@@ -12,6 +12,7 @@ from ingot.model.events import (
     CheckFinished,
     Event,
     LayerFinished,
+    LayerPushed,
     LayerStarted,
     Output,
     StepStarted,
@@ -42,6 +43,9 @@ def _words(now: Now, event: Event, *, verbose: int) -> tuple[str, ...]:
             return (f"layer {event.index + 1}/{len(now.layers)} {event.layer}",)
         case LayerFinished() if verbose or not now.complete:
             return (_layer(now, event),)
+        case LayerPushed():
+            size, took = format_bytes(event.bytes), format_seconds(event.seconds)
+            return (f"layer {event.layer} pushed in {took}, {size}",)
         case StepStarted() if verbose:
             return (f"step {event.step}",)
         case TaskFinished():
@@ -64,6 +68,8 @@ def _words(now: Now, event: Event, *, verbose: int) -> tuple[str, ...]:
 
 def _layer(now: Now, event: LayerFinished) -> str:
     place = f"layer {event.index + 1}/{len(now.layers)}"
+    if event.pulled:
+        return f"{place} {event.layer} pulled in {format_seconds(event.seconds)}, {format_bytes(event.bytes)}"
     if event.status == "reused":
         return f"{place} {event.layer} reused"
     return f"{place} built in {format_seconds(event.seconds)}, {format_bytes(event.bytes)}"
