@@ -25,7 +25,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ingot.errors import BackendError, IngotError, RefusedError
+from ingot.errors import BackendError, DeadlineError, IngotError, RefusedError
 from ingot.model.digest import Digest, canonical, plain, short
 from ingot.model.events import Emit, Progress, Warned
 from ingot.model.plan import ContentId, LayerKey, content_id
@@ -37,7 +37,7 @@ SCHEMA = 1
 NAMESPACE = "ingot-layer"
 _CHUNK = 4 * 2**20
 _LARGEST_RECORD = 2**20
-_QUICK, _LONG = Seconds(30.0), Seconds(6 * 3600.0)
+_QUICK, _LONG = Seconds(120.0), Seconds(6 * 3600.0)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _RENAMES = ("file", "local", "sftp", "ssh", "ftp", "smb", "webhdfs", "hdfs", "arrow_hdfs")
 """Where a file shows up while it is written, and is renamed for nothing: it gets its name when it is whole."""
@@ -223,7 +223,7 @@ class RemoteLayers:
         with _in_memory(signature) as place:
             words = ["ssh-keygen", "-Y", "find-principals", "-s", place, "-f", str(self._signers)]
             fd = (int(place.rpartition("/")[2]),)
-            found = process.run(words, timeout=_QUICK, check=False, pass_fds=fd)
+            found = _ask(words, pass_fds=fd)
             who = (
                 found.stdout.splitlines()[0].split(",")[0] if found.code == 0 and found.stdout.strip() else ""
             )
@@ -233,14 +233,14 @@ class RemoteLayers:
                     hint=f"if you trust who did, add their key to {self._signers}",
                 )
             words = ["ssh-keygen", "-Y", "verify", "-f", str(self._signers), "-I", who, "-n", NAMESPACE]
-            checked = process.run([*words, "-s", place], timeout=_QUICK, check=False, input=text, pass_fds=fd)
+            checked = _ask([*words, "-s", place], input=text, pass_fds=fd)
         if checked.code:
             raise RefusedError(f"its signature does not hold: {' '.join(checked.tail[-1:]).strip()}")
 
     def _sign(self, signed: Signed) -> bytes:
         text = canonical({"schema": SCHEMA, **plain(signed)})
         words = ["ssh-keygen", "-Y", "sign", "-q", "-f", str(self._key), "-n", NAMESPACE]
-        done = process.run(words, timeout=_QUICK, input=text, check=False)
+        done = _ask(words, input=text)
         if done.code:
             raise BackendError(
                 f"{self._key} could not sign: {' '.join(done.tail[-1:]).strip()}",
@@ -279,6 +279,16 @@ class RemoteLayers:
             with suppress(Exception):  # the failure itself is what is told
                 fs.rm_file(part)
             raise
+
+
+def _ask(
+    words: Sequence[str], *, input: bytes | None = None, pass_fds: Sequence[int] = ()
+) -> process.Completed:
+    """What `ssh-keygen` says. One that does not answer (an agent that waits for a person) is no reason to fail a build."""
+    try:
+        return process.run(words, timeout=_QUICK, check=False, input=input, pass_fds=pass_fds)
+    except DeadlineError as error:
+        raise BackendError(f"`ssh-keygen` gave no answer within {_QUICK:.0f} s", hint=error.hint) from error
 
 
 def _record_name(key: LayerKey, content: ContentId) -> str:

@@ -15,6 +15,7 @@ from ingot.errors import BackendError, NotFoundError, RefusedError
 from ingot.model.image import LayerRef
 from ingot.model.plan import content_id
 from ingot.model.secret import Secret
+from ingot.model.units import Bytes
 from ingot.ports import BackendSettings, Needle, Parcel
 from ingot.system.files import file_digest
 from ingot.system.waits import Flag
@@ -159,7 +160,7 @@ def test_other_bytes_than_were_promised_are_not_kept(site: Site, other: LocalBac
         other.carrier.take(file, parcel)
     file = arrived(other, site.base.ref, tmp_path)
     with pytest.raises(BackendError, match="another size"):
-        other.carrier.take(file, replace(parcel, disk=parcel.disk * 2))
+        other.carrier.take(file, replace(parcel, disk=Bytes(parcel.disk * 2)))
     assert other.layer(parcel.key) is None and list(other.store.layers()) == []
 
 
@@ -179,8 +180,8 @@ def test_a_disk_that_names_other_files_is_not_kept(other: LocalBackend, tmp_path
         parent=None,
         kind="qcow2",
         file=checksum,
-        bytes=file.stat().st_size,  # type: ignore[arg-type]
-        disk=2**20,  # type: ignore[arg-type]
+        bytes=Bytes(file.stat().st_size),
+        disk=Bytes(2**20),
         created="2026-11-21T10:00:00+00:00",
         sealed=True,
         scanned=True,
