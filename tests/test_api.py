@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from ingot.model.image import Outcome
 from ingot.model.step import PackagesStep, Step
 from ingot.model.units import Bytes, Seconds
 from ingot.ports import Machine
-from ingot.system.waits import Flag
+from ingot.system.waits import Flag, WallClock
 from tests.cli.world import DEFINITION, Steps, memory, world, write_project
 
 SECRET = DEFINITION.replace("variables:\n", "variables:\n  token: {sensitive: true, env: TOKEN}\n").replace(
@@ -158,6 +160,54 @@ def test_locking_twice_changes_nothing(project: Path, state: Path) -> None:
     (project / "base.img").write_bytes(b"another disk")
     assert workspace.lock().changes == ()
     assert workspace.lock(update=True).changes
+
+
+def test_freshness_builds_again_when_its_epoch_is_over(project: Path, state: Path) -> None:
+    file = project / "ingot.yaml"
+    file.write_text(f"freshness: 7d\n{file.read_text()}")
+    clock = Clock(datetime(2026, 11, 12, tzinfo=UTC))
+    workspace = replace(Workspace.open(project), clock=clock)
+    first = workspace.build(["node"])
+    clock.at += timedelta(days=2)
+    (again,) = workspace.build(["node"], locked=True).outcomes
+    assert (again.status, again.digest) == ("reused", first.outcomes[0].digest)
+    clock.at += timedelta(days=2)
+    before = (project / "ingot.lock").read_text()
+    (planned,) = workspace.plan(["node"])
+    assert [layer.reason for layer in planned.layers] == [
+        "",
+        "freshness: 2026-W46 → 2026-W47",
+        "parent changed (packages)",
+        "parent changed (motd)",
+    ]
+    assert (project / "ingot.lock").read_text() == before, "planning writes no lock"
+    with pytest.raises(PlanError, match=r"is of 2026-W46, and `freshness` asks for 2026-W47 by now"):
+        workspace.build(["node"], locked=True)
+    (anew,) = workspace.build(["node"]).outcomes
+    assert [layer.status for layer in anew.layers] == ["reused", "built", "built", "built"]
+    assert "epoch: 2026-W47" in (project / "ingot.lock").read_text()
+    assert workspace.build(["node"], locked=True).outcomes[0].status == "reused"
+
+
+def test_locking_begins_the_new_epoch(project: Path, state: Path) -> None:
+    file = project / "ingot.yaml"
+    file.write_text(f"freshness: 1d\n{file.read_text()}")
+    clock = Clock(datetime(2026, 11, 12, 23, tzinfo=UTC))
+    workspace = replace(Workspace.open(project), clock=clock)
+    assert "freshness: new → 2026-11-12" in workspace.lock().changes
+    assert workspace.lock().changes == ()
+    clock.at += timedelta(hours=2)
+    assert workspace.lock().changes == ("freshness: 2026-11-12 → 2026-11-13",)
+
+
+@dataclass
+class Clock(WallClock):
+    """Shows the time that it is set to."""
+
+    at: datetime
+
+    def now(self) -> datetime:
+        return self.at
 
 
 def test_gc_with_a_cap_keeps_the_newest_images(project: Path, state: Path) -> None:

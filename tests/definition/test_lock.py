@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from ingot.definition.fetch import fetch
 from ingot.definition.load import load
 from ingot.definition.lock import (
+    begin_epoch,
     describe_changes,
     indexes_digest,
     missing,
@@ -122,6 +124,41 @@ def test_signing_anew_moves_nothing(definition: Definition, archive: Path) -> No
     assert [pin.pins for pin in again.bases] == [pin.pins for pin in first.bases]
     assert [pin.seen for pin in again.bases] != [pin.seen for pin in first.bases]
     assert list(describe_changes(first, again)) == []
+
+
+def test_a_new_epoch_moves_the_pins(definition: Definition, archive: Path) -> None:
+    fresh = replace(definition, freshness=Seconds(7 * 86400.0))
+    monday = datetime(2026, 11, 16, tzinfo=UTC)
+    old = begin_epoch(fresh, resolve(definition, Lock(), update=False, fetch=fetch), now=monday)
+    assert (old.epoch, old.bases) == ("2026-W47", ())
+    old = resolve(fresh, old, update=False, fetch=fetch)
+    write(Path(definition.root), old)
+    assert read(Path(definition.root)) == old
+    _publish(archive, 2)
+    sunday = begin_epoch(fresh, old, now=monday + timedelta(days=6))
+    assert sunday == old
+    later = begin_epoch(fresh, old, now=monday + timedelta(days=7))
+    new = resolve(fresh, later, update=False, fetch=fetch)
+    first, *rest = describe_changes(old, new)
+    assert first == "freshness: 2026-W47 → 2026-W48"
+    assert any("bookworm" in line for line in rest)
+
+
+def test_an_epoch_that_a_wrong_clock_ran_ahead_to_holds_until_the_lock_is_updated(
+    definition: Definition,
+) -> None:
+    fresh = replace(definition, freshness=Seconds(7 * 86400.0))
+    now = datetime(2026, 11, 16, tzinfo=UTC)
+    ahead = Lock(epoch="2039-W01")
+    assert begin_epoch(fresh, ahead, now=now) == ahead
+    assert begin_epoch(fresh, ahead, now=now, update=True).epoch == "2026-W47"
+
+
+def test_without_freshness_pins_hold_and_the_epoch_goes(definition: Definition) -> None:
+    pinned = replace(resolve(definition, Lock(), update=False, fetch=fetch), epoch="2026-W47")
+    kept = begin_epoch(definition, pinned, now=datetime(2027, 1, 1, tzinfo=UTC))
+    assert kept == replace(pinned, epoch="")
+    assert list(describe_changes(pinned, kept)) == ["freshness: 2026-W47 → dropped"]
 
 
 def test_a_changed_source_needs_pins_of_its_own(definition: Definition) -> None:

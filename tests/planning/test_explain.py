@@ -30,6 +30,7 @@ def plan_from(case: dict[str, Any]) -> Plan:
         case.get("files"),
         ansible=case.get("ansible", "2.19.0"),
         pins=case.get("pins"),
+        epoch=case.get("epoch", ""),
     )
 
 

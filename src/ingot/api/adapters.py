@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ingot.model.image import Package
     from ingot.model.secret import Secret
     from ingot.model.step import Step
-    from ingot.ports import Backend, Cancel, Inventory, Machine, Provisioner
+    from ingot.ports import Backend, Cancel, Inventory, LayerCache, Machine, Provisioner
     from ingot.system.tree import FileTree
 
 
@@ -95,6 +95,17 @@ def fetch_requirements(workspace: Workspace, *, emit: Emit, cancel: Cancel) -> N
         root=root, directory=workspace.state.cache, collections=collections_path(), galaxy=root / GALAXY
     )
     fetch(project, cancel=cancel)
+
+
+def layer_cache(workspace: Workspace) -> LayerCache | None:
+    """Where the project's layers are shared; None without such a place."""
+    found = workspace.definition.cache
+    if found is None or workspace.simulated is not None:
+        return None
+    from ingot.stores.layers import RemoteLayers
+
+    key = Path(found.key).expanduser() if found.key else None
+    return RemoteLayers(found.url, signers=workspace.root / found.signers, key=key)
 
 
 def provisioner(workspace: Workspace, run: Run) -> Provisioner:

@@ -73,6 +73,7 @@ def build(
             cancel=_in_time(wish, run, cancel),
             finished=finished,
             ask=ask,
+            cache=adapters.layer_cache(workspace),
             keep=Recorder(state=workspace.state, run=run, catalog=catalog).keep,
         )
         batch = Batch(maker=maker, plans=plans, catalog=catalog, logs=logs)

@@ -140,6 +140,7 @@ def perform(job: Job, *, cancel: Cancel) -> JobResult:
 
 
 def _performed(job: Job, cancel: Cancel) -> Made:
+    from ingot.api.adapters import layer_cache
     from ingot.api.workspace import Workspace
     from ingot.engine.run import Run, attempts
     from ingot.stores.state import State
@@ -176,6 +177,7 @@ def _performed(job: Job, cancel: Cancel) -> Made:
             run=run,
             cancel=_listening(job, run, cancel),
             finished=finished,
+            cache=layer_cache(workspace),
             keep=lambda plan, made: _kept(run, made, earlier),
             made={*job.made, *(key for folder in earlier for key in _finished(folder, job.plan))},
         )

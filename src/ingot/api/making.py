@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ingot.engine.run import Run
     from ingot.engine.work import Decide, OnError
     from ingot.model.plan import LayerKey, Plan
-    from ingot.ports import Cancel
+    from ingot.ports import Backend, Cancel, LayerCache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +74,7 @@ class Finished:
                 status=event.status,
                 seconds=Seconds(event.seconds),
                 bytes=Bytes(event.bytes),
+                pulled=event.pulled,
             )
             for event in self._events
             if event.subject == plan.subject
@@ -91,6 +92,8 @@ class Maker:
     finished: Finished
     keep: Callable[[Plan, Made], Made]
     """Told of each image as soon as it is there, before its checks; what it returns goes on."""
+    cache: LayerCache | None = None
+    """Where layers are shared."""
     ask: Decide | None = None
     """Decides about each machine on which something failed, where the wish is to ask."""
     made: set[LayerKey] = field(default_factory=set)
@@ -100,7 +103,9 @@ class Maker:
         """What came of the plan. Raises CancelledError, and what is no error of ours."""
         started = self.run.clock.monotonic()
         try:
-            made = self._checked(plan, self.keep(plan, self._built(plan)))
+            made = self.keep(plan, self._built(plan))
+            self._share(plan, made)
+            made = self._checked(plan, made)
         except (IngotError, BaseExceptionGroup) as raised:
             error = first_of(raised)
             if isinstance(error, CancelledError) or not isinstance(error, IngotError):
@@ -129,13 +134,14 @@ class Maker:
         from ingot.engine.build import build
 
         workspace, run = self.workspace, self.run
-        backend = adapters.open_backend(
-            workspace, plan.backend, options=plan.options, directory=run.directory
-        )
-        if workspace.simulated is None and not backend.layer(plan.base.key):
-            from ingot.api.moved import tell_moved
+        backend = self._backend(plan)
 
-            tell_moved(workspace.definition, plan, locked=self.wish.locked, emit=run.emit)
+        def before_base() -> None:
+            if workspace.simulated is None:
+                from ingot.api.moved import tell_moved
+
+                tell_moved(workspace.definition, plan, locked=self.wish.locked, emit=run.emit)
+
         built = build(
             plan,
             run=run,
@@ -147,6 +153,8 @@ class Maker:
             cancel=self.cancel,
             anew=self._anew(plan),
             on_error=self._on_error(),
+            cache=self.cache,
+            before_base=before_base,
         )
         self.made.update(layer.key for layer in built.layers if layer.status == "built")
         outcome = Outcome(
@@ -162,16 +170,40 @@ class Maker:
         )
         return Made(outcome=outcome, image=built.image, manifest=built.manifest)
 
+    def _backend(self, plan: Plan) -> Backend:
+        return adapters.open_backend(
+            self.workspace, plan.backend, options=plan.options, directory=self.run.directory
+        )
+
+    def _share(self, plan: Plan, made: Made) -> None:
+        """Gives to others what was built, now that it is recorded here."""
+        if self.cache is None or not self.cache.gives or made.image is None:
+            return
+        from ingot.engine.build import place_of
+        from ingot.engine.resources import Resources
+        from ingot.engine.sharing import Shared, push
+
+        run = self.run
+        with Resources(run.journal, place=place_of(plan), emit=run.emit, subject=plan.subject) as held:
+            push(
+                Shared(plan=plan, content=made.image.digest, secrets=self.workspace.loaded.secrets),
+                self.cache,
+                backend=self._backend(plan),
+                held=held,
+                clock=run.clock,
+                emit=run.emit,
+                cancel=self.cancel,
+            )
+
     def _checked(self, plan: Plan, made: Made) -> Made:
         if not self.wish.check or made.image is None:
             return made
         from ingot.api.checking import Checker
 
-        backend = adapters.open_backend(
-            self.workspace, plan.backend, options=plan.options, directory=self.run.directory
-        )
         checker = Checker(workspace=self.workspace, run=self.run, cancel=self.cancel)
-        outcome = checker.checked(made.outcome, image=made.image, backend=backend, options=plan.options)
+        outcome = checker.checked(
+            made.outcome, image=made.image, backend=self._backend(plan), options=plan.options
+        )
         return replace(made, outcome=outcome)
 
 

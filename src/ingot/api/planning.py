@@ -45,7 +45,8 @@ def lock(workspace: Workspace, *, update: bool, dry_run: bool, emit: Emit, cance
         adapters.fetch_requirements(workspace, emit=emit, cancel=cancel)
     before = locks.read(workspace.root)
     emit(Progress(what="looking up what to pin", done=0))
-    after = locks.resolve(workspace.definition, before, update=update, fetch=fetch)
+    current = locks.begin_epoch(workspace.definition, before, now=workspace.clock.now(), update=update)
+    after = locks.resolve(workspace.definition, current, update=update, fetch=fetch)
     if not dry_run:
         locks.write(workspace.root, after)
     return Locked(
@@ -87,8 +88,10 @@ def plan(
     """Each plan with what is there of it and, for the rest, what changed since the last build."""
     from ingot.engine.build import standing_layers
     from ingot.engine.records import layer_keys
+    from ingot.engine.sharing import Wanted, offered
     from ingot.planning.explain import explain
 
+    cache = None if no_cache else adapters.layer_cache(workspace)
     views = []
     for one in plans(workspace, names, targets=targets, locked=locked, keep_pins=False, emit=emit):
         backend = adapters.open_backend(
@@ -96,8 +99,12 @@ def plan(
         )
         previous = workspace.state.last_plan(one.project, one.image, one.target)
         standing = () if no_cache else standing_layers(one, backend.layer)
+        pulled = offered(Wanted(plan=one, standing=standing), cache, backend.carrier, emit=emit)
         have = frozenset(layer_keys(one)[: len(standing)])
-        views.append(_view(one, explain(one, previous=previous, have=have.__contains__)))
+        news = explain(
+            one, previous=previous, have=have.__contains__, cached={parcel.key for parcel in pulled}
+        )
+        views.append(_view(one, news))
     return tuple(views)
 
 
@@ -141,6 +148,7 @@ def _plans(workspace: Workspace, chosen: Sequence[tuple[str, str]], pins: Lock |
             tree=tree,
             pins=pinned,
             ansible=adapters.ansible_version(),
+            epoch=pins.epoch if pins is not None else "",
             backends=backends,
             contents=contents,
         )
@@ -149,14 +157,23 @@ def _plans(workspace: Workspace, chosen: Sequence[tuple[str, str]], pins: Lock |
 
 
 def _pinned(workspace: Workspace, images: Sequence[str], *, locked: bool, keep: bool, emit: Emit) -> Lock:
-    """The lock with a pin for everything that these images begin with."""
+    """The lock of this time, with a pin for everything that these images begin with."""
     from ingot.definition import lock as locks
 
     found = locks.read(workspace.root)
-    bases = [one.base for one in locks.missing(workspace.definition, found, images)]
-    missing = [*bases, *locks.missing_containers(workspace.definition, found, images)]
+    current = locks.begin_epoch(workspace.definition, found, now=workspace.clock.now())
+    if locked and current.epoch and current.epoch != found.epoch:
+        raise PlanError(
+            f"`{locks.FILE}` is of {found.epoch or 'no epoch'}, and `freshness` asks for {current.epoch} by now; "
+            "`--locked` moves no pin",
+            hint="`ingot lock` begins the new epoch; commit the file",
+        )
+    bases = [one.base for one in locks.missing(workspace.definition, current, images)]
+    missing = [*bases, *locks.missing_containers(workspace.definition, current, images)]
     if not missing:
-        return found
+        if keep and current != found:
+            locks.write(workspace.root, current)
+        return current
     names = ", ".join(dict.fromkeys(missing))
     if locked:
         raise PlanError(
@@ -166,7 +183,7 @@ def _pinned(workspace: Workspace, images: Sequence[str], *, locked: bool, keep: 
     from ingot.definition.fetch import fetch
 
     emit(Progress(what=f"looking up what to pin for {names}", done=0))
-    full = locks.resolve(workspace.definition, found, update=False, fetch=fetch, images=images)
+    full = locks.resolve(workspace.definition, current, update=False, fetch=fetch, images=images)
     if keep:
         locks.write(workspace.root, full)
     return full

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ingot.errors import UsageError
 from ingot.model.events import Emit, ignore
+from ingot.system.waits import WallClock
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ingot.model.plan import Plan
     from ingot.model.units import Bytes, Seconds
     from ingot.model.views import Begun, Exported, Garbage, Inspected, Listed, Locked, Planned, SeenRun, Valid
-    from ingot.ports import Cancel
+    from ingot.ports import Cancel, Clock
     from ingot.stores.state import State
 
 
@@ -68,6 +69,8 @@ class Workspace:
     environment: Mapping[str, str] = field(default_factory=dict)
     simulated: str | None = None
     """The habits of the pretend cloud that stands in for every backend; None for the real ones."""
+    clock: Clock = field(default_factory=WallClock)
+    """What tells whether the lock's epoch is over."""
 
     @classmethod
     def open(

@@ -58,6 +58,32 @@ def _duration(text: str) -> str:
     return text
 
 
+def _freshness(text: str) -> str:
+    if text != "never" and not 3600 <= parse_seconds(text) <= 366 * 86400:
+        raise Bad(f"{text[:40]} is no freshness", hint="from `1h` to `366d`, or `never`")
+    return text
+
+
+def _cache_address(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9+]*://\S+", text):
+        raise Bad(
+            f"{text[:80]!r} is not the address of a cache",
+            hint="such as `s3://bucket/ingot` or `file:///srv/ingot`",
+        )
+    if text.startswith("file://") and not text.startswith("file:///"):
+        raise Bad(f"{text[:80]!r} is not an absolute path", hint="such as `file:///srv/ingot`")
+    return text.rstrip("/")
+
+
+def _key_path(text: str) -> str:
+    if text and not text.startswith(("/", "~/")):
+        raise Bad(
+            f"{text[:60]!r} is not an absolute path",
+            hint="a signing key lies outside the project: `~/.ssh/id_ed25519`",
+        )
+    return text
+
+
 def check_project_path(text: str) -> str:
     if not text or text.startswith(("/", "~")):
         raise Bad(
@@ -96,6 +122,9 @@ Checksum = Annotated[str, AfterValidator(_checksum)]
 Destination = Annotated[str, AfterValidator(_destination)]
 Size = Annotated[str, _with_unit("8 GiB"), AfterValidator(_size)]
 Duration = Annotated[str, _with_unit("10m"), AfterValidator(_duration)]
+Freshness = Annotated[str, _with_unit("7d"), AfterValidator(_freshness)]
+CacheAddress = Annotated[str, AfterValidator(_cache_address)]
+KeyPath = Annotated[str, AfterValidator(_key_path)]
 ProjectPath = Annotated[str, AfterValidator(check_project_path)]
 Package = Annotated[
     str, _matches(r"@?[A-Za-z0-9][^\s=,;|&<>]*(=[^\s=]+)?", "a package", "`name` or `name=version`")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,15 +14,18 @@ from ingot.errors import Problem
 from ingot.model.step import Place
 
 SECTIONS = ("variables", "targets", "bases", "images")
-_TOP = ("name", "include", *SECTIONS)
+SETTINGS = ("freshness", "cache")
+_TOP = ("include", *SECTIONS)
+_FIRST = ("name", *SETTINGS)
 _MOST_FILES = 200
 
 
 @dataclass(slots=True)
 class Sources:
-    """All files read: the project's name, each section merged, the files' names, and how lines are told."""
+    """All files read: the project's name and settings, each section merged, the files' names."""
 
     name: Node | None = None
+    settings: Table | None = None
     sections: dict[str, Table] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
 
@@ -58,6 +61,9 @@ def read_sources(path: Path, *, problems: list[Problem]) -> Sources:
         _check_keys(table, first, problems)
         if first:
             sources.name = table.entries.get("name")
+            sources.settings = replace(
+                table, entries={key: node for key, node in table.entries.items() if key in SETTINGS}
+            )
         for section in SECTIONS:
             _merge(section, table, merged[section], places, problems)
         waiting.extend(_included(root, name, table.entries.get("include"), problems))
@@ -102,14 +108,13 @@ def _read(path: Path, name: str, problems: list[Problem]) -> Table | None:
 
 
 def _check_keys(table: Table, first: bool, problems: list[Problem]) -> None:
-    allowed = _TOP if first else _TOP[1:]
+    allowed = (*_FIRST, *_TOP) if first else _TOP
     for key, place in table.keys.items():
         if key in allowed:
             continue
-        if key == "name":
-            problems.append(
-                problem("`name` belongs to the first file alone", place, path=("name",), hint="remove it")
-            )
+        if key in _FIRST:
+            message, hint = f"`{key}` belongs to the first file alone", "remove it"
+            problems.append(problem(message, place, path=(key,), hint=hint))
             continue
         problems.append(
             problem(f"there is no key `{key}`", place, path=(key,), hint=did_you_mean(key, allowed))

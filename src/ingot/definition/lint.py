@@ -187,6 +187,15 @@ def base_files_are_there(subject: Subject) -> Iterator[Problem]:
                     pass
 
 
+def signers_are_there(subject: Subject) -> Iterator[Problem]:
+    """A cache whose allowed signers are not listed: nothing could be taken from it."""
+    cache = subject.definition.cache
+    if cache and not (subject.root / cache.signers).is_file():
+        message = f"the cache's allowed signers are to be in `{cache.signers}`, which is not there"
+        hint = 'a line each, as `ssh-keygen` reads it: `ada@example.org namespaces="ingot-layer" ssh-ed25519 AAAA…`'
+        yield problem(message, cache.place, path=("cache",), hint=hint)
+
+
 def roles_are_there(subject: Subject) -> Iterator[Problem]:
     """Roles that no folder on Ansible's search path has."""
     for step, origin in subject.steps():
@@ -264,6 +273,7 @@ CHECKS: tuple[Check, ...] = (
     disks_only_grow,
     files_are_there,
     base_files_are_there,
+    signers_are_there,
     roles_are_there,
     variables_suit_roles,
     variables_are_usable,

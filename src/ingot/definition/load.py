@@ -12,6 +12,7 @@ from ingot.definition.interpolate import Interpolation, Scope
 from ingot.definition.lint import Subject, lint, warn
 from ingot.definition.nodes import Scalar, Table, TooBigError, problem
 from ingot.definition.roles import RoleSearch
+from ingot.definition.settings import read_settings
 from ingot.definition.targets import read_places, usable_name
 from ingot.definition.variables import read_var_files, resolve_variables
 from ingot.errors import DefinitionError, Problem
@@ -82,6 +83,7 @@ def _load(
     filling = Interpolation(scope=found.scope, problems=problems)
     sections = {name: _filled(filling, name, sources) for name in ("targets", "bases")}
     places = read_places(sections["targets"], sections["bases"], problems=problems)
+    settings = read_settings(sources, filling, problems=problems)
     images = read_images(sources.sections["images"], scope=found.scope, problems=problems)
     definition = Definition(
         name="" if unread else _name(sources, found.scope, problems),
@@ -90,6 +92,8 @@ def _load(
         targets=places.targets,
         bases=places.bases,
         images=images.images,
+        freshness=settings.freshness,
+        cache=settings.cache,
         files=tuple(sources.files),
     )
     warnings: list[Problem] = []

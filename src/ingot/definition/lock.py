@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -16,7 +17,7 @@ from ingot.definition.yaml import parse_yaml
 from ingot.errors import BackendError, DefinitionError, NotFoundError, Problem, TransientError
 from ingot.model.definition import BaseSource, DebootstrapBase, Definition, DiskImageBase
 from ingot.model.digest import digest_bytes, short
-from ingot.model.lock import FORMAT, BasePin, ContainerPin, Lock, RequirementPin
+from ingot.model.lock import FORMAT, BasePin, ContainerPin, Lock, RequirementPin, epoch_at, epoch_is_over
 from ingot.model.reference import reference
 from ingot.model.step import ContainersStep
 from ingot.system.files import file_digest, write_atomically
@@ -67,7 +68,8 @@ def read(root: Path) -> Lock:
         containers = tuple(_container_pin(entry) for entry in value.get("containers") or ())
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise _unreadable("an entry of the lock lacks what it needs") from error
-    return Lock(bases=bases, requirements=required, containers=containers)
+    epoch = str(value.get("epoch") or "")
+    return Lock(bases=bases, requirements=required, containers=containers, epoch=epoch)
 
 
 def write(root: Path, lock: Lock) -> bool:
@@ -82,7 +84,8 @@ def write(root: Path, lock: Lock) -> bool:
 
 def text_of(lock: Lock) -> str:
     """The lock as its file has it: sorted, a line for each pin."""
-    value: dict[str, Any] = {"format": FORMAT, "bases": [], "requirements": []}
+    value: dict[str, Any] = {"format": FORMAT, **({"epoch": lock.epoch} if lock.epoch else {})}
+    value |= {"bases": [], "requirements": []}
     for pin in sorted(lock.bases, key=_key):
         entry: dict[str, Any] = {"base": pin.base, "arch": pin.arch, "source": pin.source}
         entry |= {"pins": dict(sorted(pin.pins.items())), "seen": dict(sorted(pin.seen.items()))}
@@ -172,7 +175,19 @@ def resolve(
     digests = dict(known) if images is not None else {}
     digests |= {tag: known[tag] if tag in known and not update else ask(reference(tag)) for tag in tags}
     containers = tuple(ContainerPin(image=image, digest=digests[image]) for image in sorted(digests))
-    return Lock(bases=bases, requirements=read_requirements(root), containers=containers)
+    return Lock(bases=bases, requirements=read_requirements(root), containers=containers, epoch=lock.epoch)
+
+
+def begin_epoch(definition: Definition, lock: Lock, *, now: datetime, update: bool = False) -> Lock:
+    """The lock as far as it holds at this time (aware).
+
+    In a new epoch no pin holds: all are to be found anew. `update` leaves an epoch that a wrong clock ran ahead to.
+    Where the definition asks for no freshness, pins hold until they are moved.
+    """
+    epoch = epoch_at(now, definition.freshness) if definition.freshness else ""
+    if not epoch or update:
+        return replace(lock, epoch=epoch)
+    return Lock(requirements=lock.requirements, epoch=epoch) if epoch_is_over(lock.epoch, epoch) else lock
 
 
 def source_text(source: BaseSource) -> str:
@@ -320,6 +335,8 @@ def _requirement(entry: Any) -> RequirementPin:
 
 def describe_changes(old: Lock, new: Lock) -> Iterator[str]:
     """What `ingot lock` did, a line each: `debian-12 (x86_64) bookworm: 12ab… → 34cd…`."""
+    if old.epoch != new.epoch:
+        yield f"freshness: {old.epoch or 'new'} → {new.epoch or 'dropped'}"
     before = {(_key(pin), name): value for pin in old.bases for name, value in pin.pins.items()}
     after = {(_key(pin), name): value for pin in new.bases for name, value in pin.pins.items()}
     for key in sorted({*before, *after}):

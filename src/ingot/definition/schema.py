@@ -11,13 +11,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, model_validator
 
 from ingot.definition.fields import (
+    CacheAddress,
     Checksum,
     Component,
     ContainerImage,
     Destination,
     Duration,
     EnvName,
+    Freshness,
     Group,
+    KeyPath,
     Mirror,
     Mode,
     Name,
@@ -411,7 +414,41 @@ class ImageModel(_Model):
     )
 
 
-class DefinitionModel(_Model):
+SIGNERS = "ingot.signers"
+
+
+class CacheModel(_Model):
+    """Where layers are shared with other computers, and whose are taken."""
+
+    url: CacheAddress = Field(description="Any address that fsspec knows: `s3://bucket/ingot`.")
+    signers: ProjectPath = Field(
+        default=SIGNERS,
+        description="The project's file of allowed signers, as `ssh-keygen` reads it: whose layers are taken.",
+    )
+    key: KeyPath = Field(
+        default="",
+        description="The file of the SSH key that signs the layers given, absolute or `~/…`; without one none is.",
+    )
+
+
+class SettingsModel(_Model):
+    """What the first file says of the whole project."""
+
+    freshness: Freshness = Field(
+        default="never",
+        description="How long what comes from outside is good for, such as `7d`: then pins move and steps that "
+        "install are applied anew. `never` leaves it to `ingot lock --update`.",
+    )
+    cache: Annotated[
+        Annotated[CacheAddress, Tag("<text>")] | Annotated[CacheModel, Tag("<map>")],
+        by_type("an address or a map", "such as `s3://bucket/ingot`", text=str, map=dict),
+    ] = Field(
+        default="",
+        description="Where layers are shared with other computers: an address, or `{url: …, signers: …, key: …}`.",
+    )
+
+
+class DefinitionModel(SettingsModel):
     """A definition of machine images for compute clusters."""
 
     name: Name = Field(description="The project's name.")

@@ -116,6 +116,14 @@ def scan_blocks(
         yield Finding(what=literal.what, where=f"block at byte {at} ({format_bytes(at)})")
 
 
+def scan_needles(
+    chunks: Iterable[tuple[int, bytes]], needles: Sequence[Needle], *, cancel: Cancel | None = None
+) -> Iterator[Finding]:
+    """The needles alone in raw bytes, as in `scan_blocks`: for what is taken to hold nothing else of the kind."""
+    for literal, at, _ in _search(chunks, needle_literals(needles), cancel):
+        yield Finding(what=literal.what, where=f"block at byte {at} ({format_bytes(at)})")
+
+
 def _masked(path: str, secrets: Sequence[Literal]) -> str:
     """The path without a secret that is part of it."""
     for literal in secrets:

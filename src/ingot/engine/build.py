@@ -11,6 +11,7 @@ from ingot.engine.journal import Place
 from ingot.engine.records import Built, Records, layer_keys, layer_names, manifest_of
 from ingot.engine.resources import Resources
 from ingot.engine.run import Run
+from ingot.engine.sharing import Wanted, pull
 from ingot.engine.trace import point
 from ingot.engine.work import OnError, Work
 from ingot.model.events import BuildFinished, BuildStarted, Emit, ImageRegistered
@@ -18,7 +19,7 @@ from ingot.model.image import Image, LayerRef
 from ingot.model.plan import LayerKey, Plan
 from ingot.model.secret import Secret
 from ingot.model.units import Seconds
-from ingot.ports import Backend, Cancel, Inventory, Provisioner
+from ingot.ports import Backend, Cancel, Inventory, LayerCache, Provisioner
 
 
 def build(
@@ -33,22 +34,32 @@ def build(
     cancel: Cancel,
     anew: Collection[LayerKey] = (),
     on_error: OnError | None = None,
+    cache: LayerCache | None = None,
+    before_base: Callable[[], None] = lambda: None,
 ) -> Built:
     """Makes the image of a plan, from as many layers as are there already.
 
     The layers `anew`, the last ones of the plan, are made in any case and take the place of the old ones. Finished
     layers stay whatever happens later, so the same build goes on where a failed one stopped; `on_error` tells what becomes
-    of the machine. Raises the step's error (ProvisionError,
+    of the machine. What the `cache` offers beyond what is there is pulled first. `before_base` is called where the base
+    has to be made. Raises the step's error (ProvisionError,
     DeadlineError, …), LeakError, BackendError, CancelledError; see `Resources` for LeftoverError.
     """
     started = run.clock.monotonic()
-    standing = standing_layers(plan, lambda key: None if key in anew else backend.layer(key))
+
+    def standing_now() -> tuple[LayerRef | None, ...]:
+        return standing_layers(plan, lambda key: None if key in anew else backend.layer(key))
+
+    standing = standing_now()
     emit(BuildStarted(subject=plan.subject, layers=layer_names(plan), reused=len(standing)))
     records = Records(plan, clock=run.clock, emit=emit)
     with (
         Resources(run.journal, place=place_of(plan), emit=emit, subject=plan.subject) as held,
         closing(provisioner),
     ):
+        wanted = Wanted(plan=plan, standing=standing, anew=anew)
+        pulled = pull(wanted, cache, backend=backend, held=held, clock=run.clock, emit=emit, cancel=cancel)
+        standing = standing_now() if pulled else standing
         bench = Bench(
             plan, run=run.id, hosts=backend.hosts, held=held, clock=run.clock, emit=emit, cancel=cancel
         )
@@ -61,7 +72,16 @@ def build(
             on_error=on_error or OnError(),
         )
         with Baton(lambda key: backend.lock(key, emit=emit, cancel=cancel)) as baton:
-            top = _pile(standing, work, records=records, baton=baton, backend=backend, anew=anew)
+            top = _pile(
+                standing,
+                work,
+                records=records,
+                baton=baton,
+                backend=backend,
+                anew=anew,
+                pulled=pulled,
+                before_base=before_base,
+            )
             image = _register(plan, top, backend=backend, labels=bench.labels, emit=emit)
     seconds = Seconds(run.clock.monotonic() - started)
     emit(
@@ -90,12 +110,14 @@ def _pile(
     baton: Baton,
     backend: Backend,
     anew: Collection[LayerKey],
+    pulled: Mapping[LayerKey, Seconds],
+    before_base: Callable[[], None],
 ) -> LayerRef | None:
     """The plan's layers one on the other, from those that stand to the last; returns that one."""
     bench, plan = work.bench, work.bench.plan
     top: LayerRef | None = None
     for index, found in enumerate(standing):
-        top = records.reused(index, found)
+        top = records.reused(index, found, pulled=pulled.get(layer_keys(plan)[index]))
     for index in range(len(standing), len(plan.layers) + 1):
         bench.cancel.check()
         key = layer_keys(plan)[index]
@@ -104,6 +126,7 @@ def _pile(
         if found and _stands_on(found, top):
             top = records.reused(index, found)
         elif top is None:
+            before_base()
             top = records.built(index, partial(bench.make_base, fresh=key in anew))
         else:
             following = plan.layers[index] if index < len(plan.layers) else None

@@ -71,9 +71,10 @@ class Records:
         """Whether anything was built at all."""
         return "built" if any(record.status == "built" for record in self.all) else "reused"
 
-    def reused(self, index: int, found: LayerRef | None) -> LayerRef | None:
-        """A layer that was there; returns it."""
-        self._keep(index, found, status="reused", seconds=Seconds(0.0))
+    def reused(self, index: int, found: LayerRef | None, *, pulled: Seconds | None = None) -> LayerRef | None:
+        """A layer that was there, or was `pulled` from the cache in so much time; returns it."""
+        seconds = pulled or Seconds(0.0)
+        self._keep(index, found, status="reused", seconds=seconds, pulled=pulled is not None)
         return found
 
     def built(self, index: int, make: Callable[[], LayerRef]) -> LayerRef:
@@ -89,7 +90,15 @@ class Records:
         self._keep(index, made, status="built", seconds=Seconds(self._clock.monotonic() - started))
         return made
 
-    def _keep(self, index: int, layer: LayerRef | None, *, status: LayerStatus, seconds: Seconds) -> None:
+    def _keep(
+        self,
+        index: int,
+        layer: LayerRef | None,
+        *,
+        status: LayerStatus,
+        seconds: Seconds,
+        pulled: bool = False,
+    ) -> None:
         plan = self._plan
         steps = plan.layers[index - 1].steps if index else ()
         record = LayerRecord(
@@ -100,6 +109,7 @@ class Records:
             bytes=layer.size if layer else Bytes(0),
             content=layer.content if layer else None,
             steps=tuple(readable(describe(step)) for step in steps),
+            pulled=pulled,
         )
         self.all.append(record)
         self._emit(
@@ -110,6 +120,7 @@ class Records:
                 status=status,
                 seconds=seconds,
                 bytes=record.bytes,
+                pulled=pulled,
             )
         )
 

@@ -116,6 +116,18 @@ class ImageDefinition:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SharedCache:
+    """Where layers are shared with other computers: an address that fsspec knows."""
+
+    url: str
+    signers: str
+    """The project's file of allowed signers, as `ssh-keygen` reads it: whose layers are taken."""
+    key: str = ""
+    """The file of the key that signs what is given, absolute or `~/…`; "" gives nothing."""
+    place: Place = NOWHERE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Definition:
     """A whole `ingot.yaml` with its includes. `root` is the project's folder; paths inside are relative to it."""
 
@@ -125,5 +137,8 @@ class Definition:
     targets: Mapping[str, Target] = field(default_factory=dict)
     bases: Mapping[str, BaseDefinition] = field(default_factory=dict)
     images: Mapping[str, ImageDefinition] = field(default_factory=dict)
+    freshness: Seconds | None = None
+    """How long what comes from outside is good for; None for as long as the lock says so."""
+    cache: SharedCache | None = None
     files: tuple[str, ...] = ()
     """The definition's own files: the first one and what it includes."""

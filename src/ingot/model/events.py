@@ -72,6 +72,17 @@ class LayerFinished(Event):
     status: Literal["built", "reused"]
     seconds: float
     bytes: int = 0
+    pulled: bool = False
+    """Whether a reused one came from the shared cache."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerPushed(Event):
+    """A layer was given to the shared cache; `bytes` is what was sent of it, packed."""
+
+    layer: str
+    seconds: float
+    bytes: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

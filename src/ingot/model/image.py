@@ -57,7 +57,7 @@ class Package:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerRecord:
-    """How one layer of a build came about. `seconds` is 0 for a reused one."""
+    """How one layer of a build came about. `seconds` is 0 for a reused one that was here already."""
 
     name: str
     key: LayerKey
@@ -66,6 +66,8 @@ class LayerRecord:
     bytes: Bytes
     content: ContentId | None = None
     steps: tuple[str, ...] = ()
+    pulled: bool = False
+    """Whether a reused one came from the shared cache."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

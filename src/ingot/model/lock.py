@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Literal
+
+from ingot.model.units import Seconds
 
 FORMAT = 1
 """Of `ingot.lock`; a reader refuses a newer one."""
@@ -48,8 +51,36 @@ class Lock:
     bases: tuple[BasePin, ...] = ()
     requirements: tuple[RequirementPin, ...] = ()
     containers: tuple[ContainerPin, ...] = ()
+    epoch: str = ""
+    """The stretch of time that the pins are good for (`2026-W46`); "" where the definition asks for no freshness."""
 
     @property
     def digests(self) -> Mapping[str, str]:
         """The digest of each container image, by its reference."""
         return {pin.image: pin.digest for pin in self.containers}
+
+
+_MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
+_DAY, _WEEK = timedelta(days=1), timedelta(weeks=1)
+
+
+def epoch_at(now: datetime, freshness: Seconds) -> str:
+    """The name of the stretch of this length that `now` (aware) lies in; the same on every computer.
+
+    Stretches are counted from a Monday, UTC: of seven days it is the ISO week, of whole days the first day, else the
+    first minute.
+    """
+    length = timedelta(seconds=freshness)
+    start = _MONDAY + (now - _MONDAY) // length * length
+    if length == _WEEK:
+        return f"{start:%G-W%V}"
+    return f"{start:%Y-%m-%d}" if length % _DAY == timedelta(0) else f"{start:%Y-%m-%dT%H:%M}"
+
+
+def epoch_is_over(found: str, now: str) -> bool:
+    """Whether a lock of the epoch `found` needs the epoch `now`.
+
+    A clock that is behind does not lead back to an earlier epoch of the same length.
+    """
+    same_form = len(found) == len(now) and ("W" in found) == ("W" in now)
+    return found < now if same_form else found != now

@@ -118,6 +118,11 @@ def layer_key(
     )
 
 
+def content_id(parent: ContentId | None, file: Digest) -> ContentId:
+    """What a whole disk is: the bytes of its last layer, and what that stands on."""
+    return ContentId(digest({"parent": parent, "file": file}))
+
+
 def as_digest(key: LayerKey | ContentId) -> Digest:
     """The same text as a plain digest."""
     return Digest(key)

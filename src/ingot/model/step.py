@@ -84,6 +84,8 @@ class _Ansible(_Common):
     """Everything on disk that Ansible will read for this step, as the design's rules of keys count it."""
     reads: tuple[tuple[str, str], ...] = field(default=(), metadata=HOW)
     """What `content` was made of, (path, short digest) each, so that `plan` can name the file that changed."""
+    epoch: str = field(default="", metadata=IF_SET)
+    """As of packages: what a role installs or downloads comes from outside too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,6 +114,8 @@ class ScriptStep(_Common):
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     content: Digest = NO_DIGEST
+    epoch: str = field(default="", metadata=IF_SET)
+    """As of packages: a script may upgrade the system, or download."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -46,19 +46,20 @@ class Contents:
         return found
 
     def resolve(self, step: Step, *, ansible: str, epoch: str) -> Step:
-        """The step as a plan has it."""
+        """The step as a plan has it. The epoch counts for those that may fetch something from outside."""
         minor = ".".join(ansible.split(".")[:2])
         match step:
             case PackagesStep():
                 return replace(step, epoch=epoch)
             case RolesStep():
                 content = self._ansible(step)
-                return replace(step, ansible=minor, content=content.digest, reads=content.reads)
+                return replace(step, ansible=minor, content=content.digest, reads=content.reads, epoch=epoch)
             case PlaybookStep():
                 content = self._ansible(step)
-                return replace(step, ansible=minor, content=content.digest, reads=content.reads)
+                return replace(step, ansible=minor, content=content.digest, reads=content.reads, epoch=epoch)
             case ScriptStep():
-                return replace(step, content=self._bytes(step, "script")) if step.path else step
+                program = self._bytes(step, "script") if step.path else step.content
+                return replace(step, content=program, epoch=epoch)
             case CloudInitStep():
                 return replace(step, content=self._bytes(step, "user-data file")) if step.path else step
             case FilesStep():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -47,22 +47,32 @@ class LayerNews:
     key: LayerKey
     status: Literal["hit", "miss"]
     reason: str = ""
-    """Of a miss: the first thing that changed. Of a hit: what was not compared, if anything."""
+    """Of a miss: the first thing that changed. Of a hit: that it is not here but in the cache, what was not compared."""
 
 
-def explain(plan: Plan, *, previous: Json | None, have: Callable[[LayerKey], bool]) -> tuple[LayerNews, ...]:
-    """News of every layer, base first. `previous` is the plain JSON of the plan of the last build.
+def explain(
+    plan: Plan,
+    *,
+    previous: Json | None,
+    have: Callable[[LayerKey], bool],
+    cached: Collection[LayerKey] = (),
+) -> tuple[LayerNews, ...]:
+    """News of every layer, base first. `previous` is the plain JSON of the plan of the last build; `cached` are layers
+    that a build would pull rather than make.
 
     A layer is a hit where it or one above it is there, for the build starts from the deepest that is.
     """
     keys = [plan.base.key, *(layer.key for layer in plan.layers)]
-    there = next((index for index in reversed(range(len(keys))) if have(keys[index])), -1)
+    there = next(
+        (index for index in reversed(range(len(keys))) if keys[index] in cached or have(keys[index])), -1
+    )
     old_layers = {str(layer.get("name")): layer for layer in (previous or {}).get("layers", ())}
-    news = [_base_news(plan, (previous or {}).get("base"), hit=there >= 0)]
+    news = [_base_news(plan, (previous or {}).get("base"), hit=there >= 0, cached=keys[0] in cached)]
     parent_name = plan.base.name
     for index, layer in enumerate(plan.layers, start=1):
         if index <= there:
-            status, reason = "hit", _not_compared(layer)
+            told = (_IN_CACHE if layer.key in cached else "", _not_compared(layer))
+            status, reason = "hit", "; ".join(filter(None, told))
         else:
             status, reason = "miss", _why(plain(layer), old_layers.get(layer.name), parent_name)
         news.append(_news(layer.name, layer.key, status, reason))
@@ -70,10 +80,10 @@ def explain(plan: Plan, *, previous: Json | None, have: Callable[[LayerKey], boo
     return tuple(news)
 
 
-def _base_news(plan: Plan, old: Json | None, *, hit: bool) -> LayerNews:
+def _base_news(plan: Plan, old: Json | None, *, hit: bool, cached: bool) -> LayerNews:
     base = plan.base
     if hit:
-        return _news(base.name, base.key, "hit", "")
+        return _news(base.name, base.key, "hit", _IN_CACHE if cached else "")
     if old is None or old.get("name") != base.name:
         return _news(base.name, base.key, "miss", "never built")
     new = plain(base)
@@ -82,6 +92,7 @@ def _base_news(plan: Plan, old: Json | None, *, hit: bool) -> LayerNews:
     return _news(base.name, base.key, "miss", next(changes, _GONE))
 
 
+_IN_CACHE = "in the cache"
 _GONE = "was built before, but is no longer there"
 
 
@@ -130,7 +141,9 @@ def _step_changes(old: Json, new: Json) -> Iterator[str]:
 
 
 def _word(name: str, step: Json) -> str:
-    """What people call the field: packages are just `packages`."""
+    """What people call the field: packages are just `packages`, the lock's epoch is what `freshness` made of it."""
+    if name == "epoch":
+        return "freshness"
     return "packages" if name == "install" else f"{step['kind']}.{name}" if name == "remove" else name
 
 

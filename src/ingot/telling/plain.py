@@ -10,6 +10,7 @@ from ingot.model.events import (
     Event,
     JobStarted,
     LayerFinished,
+    LayerPushed,
     LayerStarted,
     Output,
     StepStarted,
@@ -42,9 +43,8 @@ def task_name(event: TaskFinished) -> str:
 
 def _words(now: Now, event: Event, *, verbose: int) -> tuple[str, ...]:
     match event:
-        case JobStarted():
-            again = f", attempt {event.attempt}" if event.attempt > 1 else ""
-            return (f"runs as {event.run} on {event.host}{again}",)
+        case JobStarted() | LayerPushed():
+            return (_elsewhere(event),)
         case BuildStarted():
             reused = f", {event.reused} reused" if event.reused else ""
             return (f"{len(event.layers)} layers{reused}",)
@@ -72,8 +72,17 @@ def _words(now: Now, event: Event, *, verbose: int) -> tuple[str, ...]:
             return ()
 
 
+def _elsewhere(event: JobStarted | LayerPushed) -> str:
+    if isinstance(event, LayerPushed):
+        return f"layer {event.layer} pushed in {format_seconds(event.seconds)}, {format_bytes(event.bytes)}"
+    again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+    return f"runs as {event.run} on {event.host}{again}"
+
+
 def _layer(now: Now, event: LayerFinished) -> str:
     place = f"layer {event.index + 1}/{len(now.layers)}"
+    if event.pulled:
+        return f"{place} {event.layer} pulled in {format_seconds(event.seconds)}, {format_bytes(event.bytes)}"
     if event.status == "reused":
         return f"{place} {event.layer} reused"
     return f"{place} built in {format_seconds(event.seconds)}, {format_bytes(event.bytes)}"

@@ -11,6 +11,7 @@ from ingot.model.events import (
     CheckFinished,
     Event,
     LayerFinished,
+    LayerPushed,
     LayerStarted,
     Output,
     Progress,
@@ -66,6 +67,8 @@ def fold(now: Now, event: Event) -> Now:
             return replace(_idle(now), layer=event.layer, layer_started=event.at, shown=shown)
         case LayerFinished():
             return replace(_idle(now), shown=max(now.shown, event.index + 1))
+        case LayerPushed():
+            return _idle(now)
         case StepStarted() | StepFinished():
             step = event.step if isinstance(event, StepStarted) else ""
             return replace(now, step=step, tasks=0, task="", doing="", said="")

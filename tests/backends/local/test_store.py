@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from ingot.backends.local.records import content_id
 from ingot.backends.local.store import VERIFIED_FOR, NewLayer, Store
 from ingot.errors import BackendError, NotFoundError, RefusedError
 from ingot.model.digest import Digest, digest
 from ingot.model.image import LayerRef
-from ingot.model.plan import LayerKey
+from ingot.model.plan import LayerKey, content_id
 
 
 def qcow2(path: Path, content: str, *, backing: int = 0, features: int = 0) -> Path:

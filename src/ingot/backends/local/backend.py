@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from ingot.backends.local.exporter import LocalExporter
 from ingot.backends.local.hosts import (
     BASE_KIND,
     KINDS,
+    TRAVEL_KIND,
     LocalHosts,
     LocalMachine,
     MachineKind,
@@ -31,6 +32,7 @@ from ingot.system import locks
 
 if TYPE_CHECKING:
     from ingot.backends.local.around import Surroundings
+    from ingot.backends.local.carrier import LocalCarrier
 
 
 class LocalBackend:
@@ -47,6 +49,14 @@ class LocalBackend:
         self.hosts = LocalHosts(folder, store, kinds=kinds, make_base=make_base)
         self.images = LocalImages(folder / "images", store)
         self.exporter = LocalExporter(store)
+        self._folder = folder
+
+    @cached_property
+    def carrier(self) -> LocalCarrier:
+        """Gives layers to other computers and takes theirs."""
+        from ingot.backends.local.carrier import LocalCarrier
+
+        return LocalCarrier(self._folder, store=self.store, hosts=self.hosts)
 
     def layer(self, key: LayerKey) -> LayerRef | None:
         """The layer of this key with its whole chain intact; what is damaged is dropped."""
@@ -61,7 +71,7 @@ class LocalBackend:
 
     def resource(self, kind: str) -> Resource:
         """What deletes a dead run's machines. Raises KeyError for a kind that is not ours."""
-        if kind not in (*KINDS.values(), BASE_KIND):
+        if kind not in (*KINDS.values(), BASE_KIND, TRAVEL_KIND):
             raise KeyError(kind)
         return MachineResource(self.hosts, kind)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingot.backends.local import chain
+from ingot.errors import BackendError
 from ingot.model.units import Seconds
 from ingot.ports import Cancel
 from ingot.system import process
@@ -36,6 +37,16 @@ def read_extents(path: Path, *, cancel: Cancel | None = None) -> tuple[Extent, .
         for item in json.loads(done.stdout)
         if item["data"]
     )
+
+
+def read_own(path: Path, *, cancel: Cancel | None = None) -> Iterator[tuple[int, bytes]]:
+    """The same of a file alone, without its disk. Raises BackendError where it is compressed."""
+    for extent in read_extents(path, cancel=cancel):
+        if extent.place is None:
+            raise BackendError(
+                f"{path} is compressed inside", hint="`qemu-img convert -O qcow2` writes it plain"
+            )
+    yield from read_blocks(path, path, cancel=cancel)
 
 
 def read_blocks(path: Path, raw: Path, *, cancel: Cancel | None = None) -> Iterator[tuple[int, bytes]]:

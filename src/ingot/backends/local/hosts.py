@@ -23,7 +23,8 @@ from ingot.system import locks, process
 
 KINDS = {"chroot": "local.machine", "booted": "local.machine", "vm": "local.vm"}
 """What the journal calls each kind of machine. A booted one is left, and removed, as a chroot is."""
-BASE_KIND = "local.base"
+BASE_KIND, TRAVEL_KIND = "local.base", "local.layer"
+"""Work folders without a machine: where a base is made, where a layer is that comes or goes."""
 _TOOLS = ("qemu-storage-daemon", "qemu-img", "slirp4netns", "unshare", "nsenter", "mount", "ssh", "sfdisk")
 _VM_TOOLS = ("qemu-system-x86_64", "qemu-img", "mformat", "mcopy", "ssh", "ssh-keygen")
 _ROOTLESS_TOOLS = ("qemu-storage-daemon", "fuse2fs", "unshare", "nsenter")
@@ -84,8 +85,11 @@ class MachineResource:
         self._hosts.delete(ref, self.kind)
 
 
-class BaseResource(MachineResource):
-    """A work folder in which a base is made."""
+class RoomResource(MachineResource):
+    """A work folder in which a base is made, or a layer waits that comes from elsewhere."""
+
+    def __init__(self, hosts: LocalHosts, kind: str = TRAVEL_KIND) -> None:
+        super().__init__(hosts, kind)
 
     def create(self, token: Token) -> str:
         """An empty work folder."""
@@ -117,7 +121,7 @@ class LocalHosts:
         if found:
             return found
         refuse_foreign_arch(base.arch)
-        ref = held.open(BaseResource(self, BASE_KIND))
+        ref = held.open(RoomResource(self, BASE_KIND))
         disk = self.work(ref) / "disk.qcow2"
         labels = self._make_base(base, disk, emit=emit, cancel=cancel)
         # What a base is made from is public, and it is made before any secret of the run is in reach.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ingot.model.digest import Digest, digest, plain
+from ingot.model.digest import Digest, plain
 from ingot.model.image import LayerRef
 from ingot.model.plan import ContentId, LayerKey
 from ingot.model.units import Bytes, Seconds
@@ -48,11 +48,6 @@ class Record:
             sealed=self.sealed,
             labels=dict(self.labels),
         )
-
-
-def content_id(parent: ContentId | None, file: Digest) -> ContentId:
-    """What a whole disk is: the bytes of its last layer, and what that stands on."""
-    return ContentId(digest({"parent": parent, "file": file}))
 
 
 def write_record(record: Record) -> str:

@@ -131,6 +131,25 @@ def scan(
     return tuple(found)
 
 
+def why_not_shared(
+    file: Path, record: Record, needles: Sequence[Needle], *, notes: Notes, cancel: Cancel
+) -> str:
+    """Why a layer may not leave this computer; "" where it was read whole and holds nothing, not even hidden.
+
+    Bases and sealed layers have no notes: a base is taken to be public, and a sealed layer was scanned before it was
+    frozen. The secrets known now are looked for in those, whatever was known then.
+    """
+    hidden = notes.find(record)
+    if hidden is None:
+        return "no leak scan has read it for all of the secrets that the definition has now"
+    if hidden:
+        return "it holds what looks like a secret, which a layer above it deletes or overwrites"
+    if not record.scanned:
+        return ""
+    found = next(leaks.scan_needles(blocks.read_own(file, cancel=cancel), needles, cancel=cancel), None)
+    return f"it holds {found.what} in the {found.where}" if found else ""
+
+
 def _prefix(parts: Sequence[Part], notes_of: Sequence[tuple[int, ...] | None]) -> tuple[Part, ...]:
     """The layers with a note, from the base up to the first without one."""
     pairs = zip(parts, notes_of, strict=True)

@@ -35,7 +35,6 @@ from pathlib import Path
 from ingot.backends.local import chain
 from ingot.backends.local.records import (
     Record,
-    content_id,
     make_mark,
     read_mark,
     read_record,
@@ -44,7 +43,7 @@ from ingot.backends.local.records import (
 from ingot.errors import BackendError, NotFoundError, RefusedError
 from ingot.model.digest import canonical, short
 from ingot.model.image import LayerRef
-from ingot.model.plan import ContentId, LayerKey
+from ingot.model.plan import ContentId, LayerKey, content_id
 from ingot.model.units import Bytes, Seconds
 from ingot.ports import Cancel, StoredLayer
 from ingot.system import files, locks
@@ -61,6 +60,10 @@ class NewLayer:
     sealed: bool
     scanned: bool
     labels: Mapping[str, str]
+    created: str = ""
+    """When it was made elsewhere; now, for one that is made here."""
+    content: ContentId | None = None
+    """What it has to turn out to be, if that is known."""
 
 
 class Store:
@@ -139,13 +142,21 @@ class Store:
             yield
 
     def add(self, file: Path, new: NewLayer) -> Record:
-        """Makes a finished file a layer, durably; the file is moved. It is there whole or, after a crash, not at all."""
+        """Makes a finished file a layer, durably; the file is moved. It is there whole or, after a crash, not at all.
+
+        Raises BackendError for a file that points to others, and for other bytes than were expected.
+        """
         header = chain.refuse_foreign(file)
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
         file.chmod(0o444)
         checksum = files.file_digest(file)
         content = content_id(new.parent, checksum)
+        if new.content and content != new.content:
+            raise BackendError(
+                f"the bytes of the layer {short(new.content)} are not those that were promised",
+                hint="fetch it again, or build it",
+            )
         with self._change():
             place = self.file(content)
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +171,7 @@ class Store:
                 bytes=Bytes(found.st_size),
                 mtime_ns=found.st_mtime_ns,
                 disk=header.size,
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                created=new.created or datetime.now(UTC).isoformat(timespec="seconds"),
                 sealed=new.sealed,
                 scanned=new.scanned,
                 labels=dict(new.labels),

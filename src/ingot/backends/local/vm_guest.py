@@ -22,8 +22,19 @@ _FOLDER = "/var/lib/ingot-build"
 _BUNDLE = f"{_FOLDER}/ca-certificates.crt"
 _END = "END-OF-INGOT-FILE"
 
+# What is freed is given back at once from now on; what was freed since the last boot, by cloud-init above all, now.
+_GIVE_BACK = """
+while read -r device folder kind options rest; do
+  case $device,$kind,$options in
+    *,discard | *,discard,*) ;;
+    /dev/*,ext4,* | /dev/*,xfs,*) mount -o remount,discard "$folder" && fstrim "$folder" || : ;;
+  esac
+done </proc/self/mounts
+"""
+
 # The files lie on the disk, for /run does not outlive a reboot; TIDY takes them away before a layer is made of it.
-_PREPARE = f"""
+_PREPARE = (
+    f"""
 set -eu
 mkdir -p {_FOLDER}
 cat >{_FOLDER}/apt.conf <<'{_END}'
@@ -35,14 +46,14 @@ if [ -s {_FOLDER}/environment ] && ! grep -q '^# ingot build' /etc/environment 2
   {{ echo '# ingot build'; cat {_FOLDER}/environment; echo '# end of ingot build'; }} >>/etc/environment
 fi
 %(files)s
-while read -r device folder kind rest; do
-  case $device,$kind in /dev/*,ext4 | /dev/*,xfs) mount -o remount,discard "$folder" 2>/dev/null || : ;; esac
-done </proc/self/mounts
 """
+    + _GIVE_BACK
+)
 
 # What a step started is ended, as at every layer's edge: units that the system itself would not start, and whatever
 # a login left behind. The sshd that this comes through, and what it came from, stay.
-_TIDY = f"""
+_TIDY = (
+    f"""
 set -u
 rm -rf {_FOLDER} /etc/apt/apt.conf.d/zz-ingot-build
 if grep -q '^# ingot build' /etc/environment 2>/dev/null; then
@@ -72,16 +83,11 @@ if [ "${{group:-/}}" != / ]; then
     case $(cat "/proc/$process/comm" 2>/dev/null) in sshd*) ;; *) kill -KILL "$process" 2>/dev/null ;; esac
   done
 fi
-while read -r device folder kind options rest; do
-  case $device,$kind,$options in
-    *,discard | *,discard,*) ;;
-    /dev/*,ext4,* | /dev/*,xfs,*) fstrim "$folder" 2>/dev/null ;;  # it was rebooted since
-  esac
-done </proc/self/mounts
 find /tmp /var/tmp -xdev -mindepth 1 -maxdepth 1 ! -name 'systemd-private-*' ! -name '.*-unix' -exec rm -rf {{}} +
-sync
-:
 """
+    + _GIVE_BACK
+    + "sync\n:\n"
+)
 
 _HOLD = """
 folders= seen= held=

@@ -111,6 +111,10 @@ class MemoryBackend:
     def exporter(self) -> None:
         return None
 
+    @property
+    def carrier(self) -> None:
+        return None
+
     def layer(self, key: LayerKey) -> LayerRef | None:
         """The layer of this key with all that it stands on."""
         return self.shelf.layer(key)

@@ -14,6 +14,7 @@ from ingot.model.events import (
     Event,
     JobStarted,
     LayerFinished,
+    LayerPushed,
     LayerStarted,
     Output,
     StepFinished,
@@ -51,6 +52,8 @@ def lines(now: Now, event: Event, *, verbose: int = 0) -> tuple[Line, ...]:
             return _reused(now, event.index)
         case LayerFinished() if verbose or not now.complete:
             return (*_reused(now, event.index), _layer(event))
+        case LayerPushed():
+            return (_done("↑", event.layer, "pushed", seconds=event.seconds, size=event.bytes),)
         case BuildFinished():
             return _footer(now, event)
         case StepFinished() if verbose and event.step != now.layer:
@@ -171,15 +174,19 @@ def _reused(now: Now, upto: int) -> tuple[Line, ...]:
 
 
 def _layer(event: LayerFinished) -> Line:
-    size = f"{format_bytes(event.bytes):>10}" if event.bytes else ""
-    took = f"{format_seconds(event.seconds):>7}" if event.status == "built" else f"{'':>7}"
-    quiet: Style = "dim" if event.status == "reused" else ""
+    word = "pulled" if event.pulled else event.status
+    return _done(
+        "✓", event.layer, word, seconds=event.seconds, size=event.bytes, quiet=event.status == "reused"
+    )
+
+
+def _done(sign: str, layer: str, word: str, *, seconds: float, size: int, quiet: bool = True) -> Line:
     return (
-        ("  ✓ ", "green"),
-        (f"{event.layer:<{_NAME}} ", quiet),
-        (f"{event.status:<6}", "dim" if quiet else "green"),
-        (f"{took} ", ""),
-        (size, "dim"),
+        (f"  {sign} ", "green"),
+        (f"{layer:<{_NAME}} ", "dim" if quiet else ""),
+        (f"{word:<6}", "dim" if quiet else "green"),
+        (f"{format_seconds(seconds) if seconds else '':>7} ", ""),
+        (f"{format_bytes(size):>10}" if size else "", "dim"),
     )
 
 
