@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, NewType, Protocol
 
 from ingot.model.events import Emit
+from ingot.model.forensics import Evidence
 from ingot.model.image import Image, LayerRef, Package
 from ingot.model.plan import Base, ContentId, LayerKey
 from ingot.model.secret import Secret
@@ -125,6 +126,8 @@ class MachineSpec:
     """Grow the disk to this size; None keeps it."""
     memory: Bytes = Bytes(2 * 2**30)
     cpus: int = 2
+    boot_limit: Seconds = Seconds(1800.0)
+    """How long it may take to come up at most; one whose boot does not go on is given up sooner."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -161,6 +164,14 @@ class MachineHost(Protocol):
 
     def machine(self, spec: MachineSpec) -> Resource: ...
     def attach(self, ref: str, *, emit: Emit, cancel: Cancel) -> Machine: ...
+
+    def examine(self, ref: str) -> Evidence | None:
+        """What can be seen of a machine that could not be attached, or on which a step failed.
+
+        None for one that runs and answers, and for a kind of which nothing can be seen. Any other is of no more use
+        then: it may be ended so that its disk can be read. It still has to be deleted.
+        """
+        ...
 
     def scan(self, machine: Machine, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
         """What the disk as it now is must not hold: files, and raw blocks allocated since the last scanned layer."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 
 from ingot.engine.trace import point
+from ingot.errors import IngotError
+from ingot.forensics.report import Examiner
 from ingot.model.events import Emit
 from ingot.model.image import LayerRef
 from ingot.model.plan import Layer, LayerKey, Plan
@@ -19,7 +21,15 @@ class Bench:
     """Keeps track of what layer the machine stands on."""
 
     def __init__(
-        self, plan: Plan, *, run: str, hosts: MachineHost, held: Holder, emit: Emit, cancel: Cancel
+        self,
+        plan: Plan,
+        *,
+        run: str,
+        hosts: MachineHost,
+        held: Holder,
+        examiner: Examiner,
+        emit: Emit,
+        cancel: Cancel,
     ) -> None:
         self.plan = plan
         self.hosts = hosts
@@ -32,6 +42,7 @@ class Bench:
             "run": run,
         }
         self._held = held
+        self._examiner = examiner
         self._ref = ""
         self._kind: MachineKind = "chroot"
         self._top: LayerRef | None = None
@@ -58,7 +69,19 @@ class Bench:
             self._kind = kind
             self._ref = self._held.open(self.hosts.machine(spec))
             self._top = top
-        return self.hosts.attach(self._ref, emit=self.emit, cancel=self.cancel)
+        with self.examining(lost=False):
+            return self.hosts.attach(self._ref, emit=self.emit, cancel=self.cancel)
+
+    @contextmanager
+    def examining(self, *, lost: bool = True) -> Iterator[None]:
+        """What fails inside because the machine did not come up, or was `lost`, is told as that, with a bundle."""
+        try:
+            yield
+        except IngotError as error:
+            told = self._examiner.explain(error, self._ref, lost=lost)
+            if told is error:
+                raise
+            raise told from error
 
     def freeze(self, machine: Machine, layer: Layer) -> LayerRef:
         """Makes a layer of the machine's disk. A sealed one is one that was scanned for leaks before."""

@@ -13,6 +13,7 @@ from ingot.engine.resources import Resources
 from ingot.engine.run import Run
 from ingot.engine.trace import point
 from ingot.engine.work import Work
+from ingot.forensics.report import Examiner
 from ingot.model.events import BuildFinished, BuildStarted, Emit, ImageRegistered
 from ingot.model.image import Image, LayerRef
 from ingot.model.plan import LayerKey, Plan
@@ -47,7 +48,23 @@ def build(
         Resources(run.journal, place=place_of(plan), emit=emit, subject=plan.subject) as held,
         closing(provisioner),
     ):
-        bench = Bench(plan, run=run.id, hosts=backend.hosts, held=held, emit=emit, cancel=cancel)
+        examiner = Examiner(
+            hosts=backend.hosts,
+            directory=run.directory,
+            image=plan.image,
+            scrub=run.scrub,
+            emit=emit,
+            subject=plan.subject,
+        )
+        bench = Bench(
+            plan,
+            run=run.id,
+            hosts=backend.hosts,
+            held=held,
+            examiner=examiner,
+            emit=emit,
+            cancel=cancel,
+        )
         work = Work(run, bench, provisioner=provisioner, inventory=inventory, secrets=secrets)
         with Baton(lambda key: backend.lock(key, emit=emit, cancel=cancel)) as baton:
             top = _pile(standing, work, records=records, baton=baton, backend=backend, anew=anew)

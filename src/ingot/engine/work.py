@@ -45,16 +45,17 @@ class Work:
         machine = bench.machine_on(on, kind=layer.machine, disk=layer.grow)
         if layer.seals:
             self.contents = read_contents(self._inventory, machine)
-        for step in layer.steps:
-            apply_step(
-                step,
-                machine,
-                subject=bench.plan.subject,
-                provisioner=self._provisioner,
-                clock=self._run.clock,
-                emit=bench.emit,
-                cancel=bench.cancel,
-            )
+        with bench.examining():
+            for step in layer.steps:
+                apply_step(
+                    step,
+                    machine,
+                    subject=bench.plan.subject,
+                    provisioner=self._provisioner,
+                    clock=self._run.clock,
+                    emit=bench.emit,
+                    cancel=bench.cancel,
+                )
         if layer.seals:
             refuse_leaks(
                 bench.hosts,

@@ -14,6 +14,7 @@ from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
 from ingot.errors import BackendError, NotFoundError
 from ingot.model.events import Emit
+from ingot.model.forensics import Evidence
 from ingot.model.image import LayerRef
 from ingot.model.plan import Base, LayerKey
 from ingot.model.units import Seconds
@@ -36,6 +37,7 @@ class LocalMachine(Protocol):
 
     def create(self) -> None: ...
     def attach(self, *, emit: Emit, cancel: Cancel) -> Machine: ...
+    def examine(self) -> Evidence | None: ...
     def freeze(self, new: NewLayer) -> Record: ...
     def scan(self, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]: ...
     def close(self) -> None: ...
@@ -134,6 +136,10 @@ class LocalHosts:
     def attach(self, ref: str, *, emit: Emit, cancel: Cancel) -> Machine:
         """The machine, reachable. Raises NotFoundError for one that this process did not open."""
         return self._of(ref).attach(emit=emit, cancel=cancel)
+
+    def examine(self, ref: str) -> Evidence | None:
+        """What can be seen of a machine that does not answer, which is of no more use then; None for one that does."""
+        return self._of(ref).examine()
 
     def scan(self, machine: Machine, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
         """What the disk must not hold; the machine is detached then."""

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from ingot.backends.local import login, vm
+from ingot.backends.local import login, progress, vm, vm_look
+from ingot.backends.local.progress import Watch
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
-from ingot.errors import RefusedError
+from ingot.errors import RefusedError, TransientError
 from ingot.model.events import Emit
-from ingot.ports import Cancel, Finding, Machine, MachineSpec, Needle, Token
+from ingot.model.forensics import Evidence
+from ingot.model.units import Seconds
+from ingot.ports import Cancel, Finding, Machine, MachineSpec, Needle, SshAccess, Token
 from ingot.system import files, locks, ssh
 
 
@@ -28,6 +31,7 @@ class Virtual:
         self._mine = ExitStack()
         self._resource = vm.VmResource(folder=folder.parent, state=state)
         self._machine: vm.VmMachine | None = None
+        self._watch = self._new_watch()
 
     def create(self) -> None:
         """Starts it; it is not up yet."""
@@ -46,10 +50,43 @@ class Virtual:
         if not self._machine:
             sockets = login.socket_folder(self._folder)
             login.make_socket_folder(sockets)
+            self._watch = self._new_watch()
             self._machine = vm.attach_vm(
-                self._folder.parent, self._folder.name, sockets=sockets, emit=emit, cancel=cancel
+                self._folder.parent,
+                self._folder.name,
+                sockets=sockets,
+                emit=emit,
+                cancel=cancel,
+                watch=self._watch,
             )
         return self._machine
+
+    def examine(self) -> Evidence | None:
+        """What can be seen of it, which ends it; None for one that answers."""
+        records = self._store.chain(self._spec.parent.content) or ()
+        return vm_look.look(
+            vm_look.Seen(
+                home=self._folder,
+                files=[*self._store.files(records), self._folder / "disk.qcow2"],
+                access=self._access(),
+                exit_code=self._resource.exit_code(self._folder.name),
+                watch=self._watch,
+            )
+        )
+
+    def _access(self) -> SshAccess | None:
+        if self._machine:
+            return self._machine.ssh
+        try:
+            return vm.access_to(self._folder, self._folder.name, login.socket_folder(self._folder))
+        except TransientError:
+            return None
+
+    def _new_watch(self) -> Watch:
+        limit = self._spec.boot_limit
+        timeout = Seconds(min(vm.BOOT_TIMEOUT, limit))
+        console = self._folder / "console"
+        return Watch(console, timeout=timeout, limit=limit, patience=progress.PATIENCE)
 
     def freeze(self, new: NewLayer) -> Record:
         raise RefusedError("what a virtual machine wrote is not kept", hint="build on a chroot machine")

@@ -163,6 +163,9 @@ class MemoryBackend:
         self._wait(up, what=f"the start of {ref}", emit=emit, cancel=cancel)
         return MemoryMachine(ref=ref, ssh=SshAccess(config=self.root / "no-ssh", host=ref))
 
+    def examine(self, ref: str) -> None:
+        """Nothing: a pretend machine says nothing and has no port."""
+
     def scan(self, machine: Machine, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
         """Needles in the files of the machine's disk."""
 
