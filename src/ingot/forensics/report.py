@@ -36,40 +36,40 @@ class Examiner:
         evidence = self._look(ref)
         if not evidence:
             return error
-        cause = self._keep(evidence, ref)
+        from ingot.forensics.classify import classify
+
+        folder = self.directory / FOLDER / ref
+        cause = self._worded(classify(evidence), folder)
+        kept = self._keep(folder, evidence, cause)
         verb = "was lost" if lost else "did not come up"
         # The console's own file goes with the machine; the bundle has it.
         facts = {name: value for name, value in error.facts.items() if name != "console"}
         told = type(error)(
             f"{_NAMES[evidence.kind]} {verb}: {cause.sentence}",
             hint=cause.next,
-            **{**facts, "cause": cause.name, "bundle": str(self._folder(ref))},
+            **{**facts, "cause": cause.name, **({"bundle": str(folder)} if kept else {})},
         )
         for note in getattr(error, "__notes__", ()):
             told.add_note(note)
         return told
 
-    def _keep(self, evidence: Evidence, ref: str) -> Cause:
-        """The cause, with the bundle written."""
-        from ingot.forensics import bundle
-        from ingot.forensics.classify import classify
+    def _worded(self, cause: Cause, folder: Path) -> Cause:
+        """The cause without secrets, and with what to try ready to paste."""
+        tries = cause.next.replace("{image}", self.image).replace("{bundle}", str(folder))
+        return replace(cause, sentence=self.scrub(cause.sentence), next=tries)
 
-        found = classify(evidence)
-        folder = self._folder(ref)
-        words = {"{image}": self.image, "{bundle}": str(folder)}
-        next_ = found.next
-        for name, value in words.items():
-            next_ = next_.replace(name, value)
-        cause = replace(found, sentence=self.scrub(found.sentence), next=next_)
-        bundle.write(folder, evidence, cause, scrub=self.scrub)
-        return cause
+    def _keep(self, folder: Path, evidence: Evidence, cause: Cause) -> bool:
+        from ingot.forensics import bundle
+
+        try:
+            bundle.write(folder, evidence, cause, scrub=self.scrub)
+        except OSError:
+            return False  # a full disk may be the very cause
+        return True
 
     def _look(self, ref: str) -> Evidence | None:
-        self.emit(Progress(subject=self.subject, what="looking at why the machine does not answer", done=0))
+        self.emit(Progress(subject=self.subject, what="looking at the machine", done=0))
         try:
             return self.hosts.examine(ref)
         except (IngotError, OSError):
             return None  # what was known before is told
-
-    def _folder(self, ref: str) -> Path:
-        return self.directory / FOLDER / ref

@@ -157,7 +157,7 @@ def test_a_unit_that_fails_is_warned_of(site: Site) -> None:
 def test_a_boot_that_does_not_end_names_what_it_waits_for(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(booted, "PATIENCE", Seconds(5.0))
+    monkeypatch.setattr(booted, "PATIENCE", Seconds(15.0))
     layer = site.layer("hangs", unit("waits-on-purpose", "/bin/sleep 600"))
     with pytest.raises(DeadlineError) as told, site.machine("ingot-hangs-1", layer, kind="booted"):
         pass
@@ -167,7 +167,7 @@ def test_a_boot_that_does_not_end_names_what_it_waits_for(
 def test_what_keeps_a_booted_system_is_told_with_a_bundle(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(booted, "PATIENCE", Seconds(8.0))
+    monkeypatch.setattr(booted, "PATIENCE", Seconds(15.0))
     layer = site.layer("waits", unit("waits-for-ever", "/bin/sleep 600"))
     resource = site.backend.hosts.machine(MachineSpec(parent=layer, kind="booted"))
     ref = resource.create(Token("ingot-waits-1"))

@@ -61,10 +61,16 @@ def test_but_not_for_ever(tmp_path: Path, clock: Time) -> None:
 
 
 def test_counting_on_is_not_going_on(tmp_path: Path, clock: Time) -> None:
+    watched = watch(tmp_path)
+    watched.path.write_text("[    0.0] Linux version 6.1\n")
     turning = [
         f"[{' ' * (number % 3)}***] A start job is running for db (0:{number} / 9:00)" for number in range(40)
     ]
-    assert follow(watch(tmp_path), clock, turning) == 100
+    assert follow(watched, clock, turning) == 100
+
+
+def test_a_menu_that_is_drawn_slowly_is_going_on(tmp_path: Path, clock: Time) -> None:
+    assert follow(watch(tmp_path), clock, ["\x1b[5;80H |"] * 20) == 220
 
 
 def test_who_has_started_all_is_given_up_sooner(tmp_path: Path, clock: Time) -> None:
@@ -75,6 +81,18 @@ def test_who_has_started_all_is_given_up_sooner(tmp_path: Path, clock: Time) -> 
 def test_another_start_is_news_though_it_says_the_same(tmp_path: Path, clock: Time) -> None:
     boot = ["[    0.0] Linux version 6.1", *NEW[:4]]
     assert follow(watch(tmp_path), clock, boot * 4) == 220
+
+
+def test_reading_much_is_going_on(tmp_path: Path, clock: Time) -> None:
+    watched = watch(tmp_path)
+    clock.now += 50
+    watched.has_read(2**18 - 1)
+    assert float(watched.idle) == 50.0
+    watched.has_read(2**18)
+    assert float(watched.idle) == 0.0
+    clock.now += 50
+    watched.has_read(2**18 + 4096)
+    assert float(watched.idle) == 50.0
 
 
 def test_what_the_port_does_counts_once_and_a_slow_login_always(tmp_path: Path, clock: Time) -> None:

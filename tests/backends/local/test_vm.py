@@ -129,26 +129,6 @@ def test_a_machine_whose_clock_stands_still_is_started_again_once(
     assert "started again" in warned.message
 
 
-def test_a_boot_loader_that_counts_down_for_ever_is_started_again_once(
-    resource: vm.VmResource, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(vm, "LOADER_PATIENCE", Seconds(1.0))
-    resource.create(TOKEN)
-    poll(
-        lambda: vm_qemu.control(folder / TOKEN, "query-status"),
-        what="QEMU",
-        every=Seconds(0.1),
-        deadline=Seconds(30.0),
-        cancel=Flag(),
-    )
-    (folder / TOKEN / "console").write_text("GNU GRUB  version 2.06-13+deb12u2\n*Linux 6.1.0-56-amd64\n")
-    heard: list[Event] = []
-    with pytest.raises(DeadlineError, match="did not answer over SSH"):
-        attach(folder, 10.0, emit=heard.append)
-    (warned,) = [event for event in heard if isinstance(event, Warned)]
-    assert "started again" in warned.message
-
-
 def test_deleting_leaves_nothing_and_may_be_done_again(resource: vm.VmResource, folder: Path) -> None:
     ref = resource.create(TOKEN)
     assert resource.find(TOKEN) == ref

@@ -12,6 +12,8 @@ from ingot.model.units import Seconds, format_seconds
 PATIENCE = Seconds(120.0)
 """For so long a boot may say nothing new. In software emulation on a busy computer 50 s were seen."""
 
+_MUCH = 2**18
+
 
 class Watch:
     """Follows one console from now on.
@@ -37,6 +39,7 @@ class Watch:
         self._news = 0
         self._told: set[str] = set()
         self._over = False
+        self._amount = 0
 
     @property
     def seconds(self) -> Seconds:
@@ -69,14 +72,22 @@ class Watch:
             self._moved = time.monotonic()
         self._told.add(what)
 
+    def has_read(self, amount: int) -> None:
+        """Takes note of what the machine has read from its disk: a boot loader says nothing while it does."""
+        if abs(amount - self._amount) >= _MUCH:
+            self._amount = amount
+            self.moved()
+
     def _note(self) -> None:
         size = self.path.stat().st_size if self.path.exists() else 0
         if size == self._size:
             return
         self._size = size
         # A machine that starts once more says the same things again, and that is news.
-        text = console.last_boot(console.plain(self.read()))
+        whole = console.plain(self.read())
+        text = console.last_boot(whole)
         self._over = console.is_over(text)
-        news = console.count_news(text)
+        # A boot loader draws its menu, which on a busy builder takes a minute, and that is no line yet.
+        news = console.count_news(text) if console.count_boots(whole) else size
         if news != self._news:
             self._news, self._moved = news, time.monotonic()

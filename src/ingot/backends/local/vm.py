@@ -39,7 +39,6 @@ from ingot.system.waits import Flag, poll
 KIND = "local.vm"
 _SHUTDOWN_DEADLINE = Seconds(90.0)
 _LOGIN_TIMEOUT = Seconds(30.0)
-LOADER_PATIENCE = Seconds(45.0)
 BOOT_TIMEOUT = Seconds(600.0)
 """Debian comes up in software emulation in half a minute; a busy builder took ten times that."""
 
@@ -168,8 +167,9 @@ def attach_vm(
 
     def probe() -> SshAccess | None:
         _raise_if_lost(home, facts["pid"])
-        again.if_stood_still()
         watch.look()
+        watch.has_read(vm_qemu.bytes_read(home))
+        again.if_stood_still()
         if not access:
             access.append(access_to(home, ref, sockets))
         return access[0] if _answers(access[0], home, watch, cancel) else None
@@ -198,7 +198,7 @@ class _Again:
 
     def if_stood_still(self) -> None:
         """Looks at the console; resets the machine at most once."""
-        if self._done or not self._stood_still():
+        if self._done or not consoles.stood_still(self._watch.read()):
             return
         vm_qemu.control(self._home, "system_reset")  # a TransientError where QEMU does not listen yet
         self._done = True
@@ -206,15 +206,6 @@ class _Again:
         message = "the virtual machine's emulated clock stood still; it was started again"
         hint = "that happens on busy computers; with KVM it does not"
         self._emit(Warned(subject=self._subject, message=message, hint=hint))
-
-    def _stood_still(self) -> bool:
-        """GRUB counts down by a clock that it has measured: on a busy builder one second of it may never end."""
-        said = self._watch.read()
-        if consoles.stood_still(said):
-            return True
-        return (
-            self._watch.idle >= LOADER_PATIENCE and consoles.stage_of(consoles.plain(said)) == "boot loader"
-        )
 
 
 def _unanswered(home: Path) -> DeadlineError:
