@@ -38,7 +38,7 @@ _CLOUD_INIT = (
     re.compile(
         r"(?:Failed (?:at merging in cloud config|to parse|to shellify)|Invalid (?:cloud-config|format))[^\n]*"
     ),
-    re.compile(r"([Rr]unning module \S+ \([^)\n]*\) failed)"),
+    re.compile(r"((?i:running) module \S+ \([^)\n]*\) failed)"),
     re.compile(r"(Failed (?:to run|running) (?:module |bootcmd|/\S+)[^\n]*)"),
     re.compile(r"\[CRITICAL\]: ([^\n]*)"),
     re.compile(r"(Failed to start [^\n]*cloud-(?:init|config|final)[^\n]*)"),
