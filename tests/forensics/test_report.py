@@ -79,6 +79,14 @@ def test_of_which_nothing_is_seen_the_error_stays(tmp_path: Path, shown: IngotEr
     assert not (tmp_path / "run").exists()
 
 
+def test_what_failed_on_a_machine_that_is_slow_failed_by_itself(tmp_path: Path) -> None:
+    error = ProvisionError("the script failed")
+    slow = Evidence(kind="vm", console="Welcome to Debian\n", port=Port(state="greeted", login="failed"))
+    assert examiner(tmp_path, slow).explain(error, "m-1", lost=True) is error
+    told = examiner(tmp_path, slow).explain(error, "m-1")
+    assert told.facts["cause"] == "slow"
+
+
 def test_an_interruption_is_not_explained(tmp_path: Path) -> None:
     error = CancelledError("stopped on request", signal=2)
     assert examiner(tmp_path, MASKED).explain(error, "m-1") is error

@@ -12,6 +12,8 @@ from ingot.model.forensics import Cause, Evidence
 from ingot.ports import MachineHost
 
 FOLDER = "forensics"
+_NOT_LOST = ("slow", "stalled", "waiting")
+"""What failed on a machine that only takes long to answer failed by itself."""
 _NAMES = {"booted": "the booted system", "vm": "the virtual machine", "instance": "the machine"}
 
 
@@ -40,6 +42,8 @@ class Examiner:
 
         folder = self.directory / FOLDER / ref
         cause = self._worded(classify(evidence), folder)
+        if lost and cause.name in _NOT_LOST:
+            return error
         kept = self._keep(folder, evidence, cause)
         verb = "was lost" if lost else "did not come up"
         # The console's own file goes with the machine; the bundle has it.
