@@ -15,6 +15,7 @@ from typing import Literal, NewType, Protocol
 
 from ingot.model.digest import Digest
 from ingot.model.events import Emit
+from ingot.model.forensics import Evidence
 from ingot.model.image import Image, LayerRef, Package
 from ingot.model.plan import Base, ContentId, LayerKey
 from ingot.model.secret import Secret
@@ -127,6 +128,8 @@ class MachineSpec:
     """Grow the disk to this size; None keeps it."""
     memory: Bytes = Bytes(2 * 2**30)
     cpus: int = 2
+    boot_limit: Seconds = Seconds(1800.0)
+    """How long it may take to come up at most; one whose boot does not go on is given up sooner."""
     labels: Mapping[str, str] = field(default_factory=dict)
     expires: float = 0.0
     """When it halts itself, whatever became of its maker, in seconds since the epoch; 0 for never.
@@ -180,6 +183,14 @@ class MachineHost(Protocol):
         """Makes the machine fit for staying after this process, until then: `attach` of another one finds it as it is now.
 
         What ran on it may have ended, where it lives on this computer. Raises BackendError where it cannot stay.
+        """
+        ...
+
+    def examine(self, ref: str) -> Evidence | None:
+        """What can be seen of a machine that could not be attached, or on which a step failed.
+
+        None for one that runs and answers, and for a kind of which nothing can be seen. Any other is of no more use
+        then: it may be ended so that its disk can be read. It still has to be deleted.
         """
         ...
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from ingot.backends.memory.backend import MemoryBackend
 from ingot.engine import trace
 from ingot.engine.records import Built
 from ingot.errors import (
@@ -28,6 +30,7 @@ from ingot.model.events import (
     StepFinished,
     Warned,
 )
+from ingot.model.forensics import Evidence
 from ingot.model.secret import Secret, placeholder
 from ingot.model.units import Seconds
 from ingot.system.waits import Flag
@@ -170,6 +173,33 @@ def test_a_failed_step_tells_its_layer_and_keeps_those_below(workshop: Workshop,
     finished = workshop.told(LayerFinished)
     built = workshop.build()
     assert statuses(built).count("reused") == len(finished)
+
+
+def test_a_machine_that_a_step_lost_is_told_with_a_bundle(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = Evidence(kind="instance", state="ended", exit_code=0)
+    monkeypatch.setattr(MemoryBackend, "examine", lambda self, ref: ended)
+    workshop.step_fault = failing("packages tmux", ProvisionError("no answer", log="tmux.log"), times=1)
+    with pytest.raises(ProvisionError) as caught:
+        workshop.build()
+    assert caught.value.message == "the machine was lost: it powered itself off"
+    assert (caught.value.step, caught.value.log) == ("packages tmux", "tmux.log")
+    assert (Path(caught.value.bundle) / "summary.txt").read_text().startswith("powered-off: ")
+    assert workshop.store.shelf.machines() == []
+    assert statuses(workshop.build()).count("reused") == 2
+
+
+def test_a_machine_that_does_not_come_up_is_told_with_a_bundle(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Evidence(kind="instance", console="Kernel panic - not syncing: no init")
+    monkeypatch.setattr(MemoryBackend, "examine", lambda self, ref: seen)
+    workshop.fault = failing("attach", BackendError("no answer"), times=1)
+    with pytest.raises(BackendError) as caught:
+        workshop.build()
+    assert caught.value.message == "the machine did not come up: the kernel panicked: no init"
+    assert (Path(caught.value.bundle) / "console.log").exists()
 
 
 def test_retries_are_told_and_bounded(workshop: Workshop) -> None:

@@ -143,7 +143,11 @@ def test_an_image_that_does_not_come_up_says_why(site: Site, held: Opened) -> No
     (result,) = done.results
     assert (result.name, result.outcome) == ("boots", "failed")
     assert "the initramfs could not mount the root file system" in result.message
-    assert "console-rootless.log" in result.message
+    bundle = site.state / "runs/test/forensics/ingot-check-1"
+    assert result.message.splitlines()[1:] == [f"all of it is in {bundle}", f"try: {result.hint}"]
+    assert result.bundle == str(bundle)
+    assert (bundle / "summary.txt").read_text().startswith("no-root: ")
+    assert (site.state / "runs/test/console-rootless.log").exists()
 
 
 def greets(folder: Path) -> bool | None:

@@ -136,16 +136,19 @@ class Checker:
                 clock=run.clock,
                 subject=subject,
                 kind=kind,
+                secrets=self.workspace.loaded.secrets,
             )
 
     def _failure(self, checks: CheckRun, outcome: Outcome) -> CheckError:
         failed = [result.name for result in checks.results if result.outcome == "failed"]
+        seen = next((result for result in checks.results if result.bundle), None)
         named = ", ".join(failed[:5]) + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
         return CheckError(
             f"{len(failed)} of {len(checks.results)} checks failed: {named}",
-            hint=f"the image is kept; `ingot shell {outcome.image}` looks inside",
+            hint=seen.hint if seen else f"the image is kept; `ingot shell {outcome.image}` looks inside",
             failed=tuple(failed),
             log=str(self.run.directory),
+            bundle=seen.bundle if seen else "",
         )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 
 from ingot.engine.trace import point
+from ingot.errors import IngotError
+from ingot.forensics.report import Examiner
 from ingot.model.events import Emit
 from ingot.model.image import LayerRef
 from ingot.model.plan import Layer, LayerKey, Plan
@@ -30,6 +32,7 @@ class Bench:
         hosts: MachineHost,
         held: Holder,
         clock: Clock,
+        examiner: Examiner,
         emit: Emit,
         cancel: Cancel,
     ) -> None:
@@ -45,6 +48,7 @@ class Bench:
         }
         self._held = held
         self._clock = clock
+        self._examiner = examiner
         self._ref = ""
         self._kind: MachineKind = "chroot"
         self._told = False  # whether the machine was given user-data: then it serves one layer alone
@@ -85,7 +89,19 @@ class Bench:
             self._kind, self._told = kind, told
             self._ref = self._held.open(self.hosts.machine(spec))
             self._top = top
-        return self.hosts.attach(self._ref, emit=self.emit, cancel=self.cancel)
+        with self.examining(lost=False):
+            return self.hosts.attach(self._ref, emit=self.emit, cancel=self.cancel)
+
+    @contextmanager
+    def examining(self, *, lost: bool = True) -> Iterator[None]:
+        """What fails inside because the machine did not come up, or was `lost`, is told as that, with a bundle."""
+        try:
+            yield
+        except IngotError as error:
+            told = self._examiner.explain(error, self._ref, lost=lost)
+            if told is error:
+                raise
+            raise told from error
 
     def keep(self, until: float) -> None:
         """Leaves the machine, if there is one, to be looked at until then (seconds since the epoch)."""

@@ -18,13 +18,12 @@ from ingot.engine.journal import Journal
 from ingot.engine.resources import exit_code
 from ingot.errors import RefusedError
 from ingot.model.events import Emit, Event, RunFinished, RunStarted, as_json
-from ingot.model.secret import Secret
+from ingot.model.secret import Secret, scrubber
 from ingot.ports import Clock
 from ingot.system.locks import try_lock
 from ingot.system.waits import WallClock
 
 LOCK, EVENTS = "lock", "events.jsonl"
-_SHORTEST = 4  # a secret shorter than this would blank out half of all that is said
 
 
 class Run:
@@ -54,6 +53,8 @@ class Run:
         """What RunFinished says when no exception leaves the block."""
         self._started = RunStarted(run=self.id, verb=verb, plans=tuple(plans))
         self._sinks = list(sinks)
+        self.scrub = scrubber(secrets or {})
+        """Replaces the values of secrets by `***` in a text."""
         self._scrub = Scrubber(secrets or {})
         self._speaking = threading.Lock()
         self._open = ExitStack()
@@ -115,16 +116,10 @@ class Scrubber:
     """Replaces the values of secrets by `***` in every text of an event: the last net, behind `Secret`."""
 
     def __init__(self, secrets: Mapping[str, Secret]) -> None:
-        values = {
-            part
-            for secret in secrets.values()
-            for part in (secret.reveal(), *secret.reveal().splitlines())
-            if len(part) >= _SHORTEST
-        }
-        self._values = tuple(sorted(values, key=len, reverse=True))
+        self._scrub = scrubber(secrets) if secrets else None
 
     def __call__(self, event: Event) -> Event:
-        if not self._values:
+        if not self._scrub:
             return event
         changed: dict[str, Any] = {}
         for field in fields(event):
@@ -136,9 +131,7 @@ class Scrubber:
 
     def _clean(self, value: object) -> object:
         if isinstance(value, str):
-            for secret in self._values:
-                value = value.replace(secret, "***")
-            return value
+            return self._scrub(value) if self._scrub else value
         if isinstance(value, tuple):
             return tuple(self._clean(item) for item in value)
         return value

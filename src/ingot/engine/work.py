@@ -90,15 +90,16 @@ class Work:
 
     def _apply(self, step: Step, machine: Machine) -> None:
         bench = self.bench
-        apply_step(
-            step,
-            machine,
-            subject=bench.plan.subject,
-            provisioner=self._provisioner,
-            clock=self._run.clock,
-            emit=bench.emit,
-            cancel=bench.cancel,
-        )
+        with bench.examining():
+            apply_step(
+                step,
+                machine,
+                subject=bench.plan.subject,
+                provisioner=self._provisioner,
+                clock=self._run.clock,
+                emit=bench.emit,
+                cancel=bench.cancel,
+            )
 
     def _refuse_leaks(self, machine: Machine) -> None:
         bench = self.bench

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingot.errors import BackendError, DeadlineError, NotFoundError
+from ingot.errors import BackendError, DeadlineError, IngotError, NotFoundError
+from ingot.forensics.report import Examiner
 from ingot.lifecycle import builtin_checks, testinfra
 from ingot.model.definition import CheckMachine
 from ingot.model.digest import short
 from ingot.model.events import CheckFinished, Emit
 from ingot.model.image import CheckResult, CheckRun, Image, LayerRef
+from ingot.model.secret import Secret, scrubber
 from ingot.model.units import Bytes, Seconds
 from ingot.ports import Backend, Cancel, Clock, Holder, Machine, MachineSpec
 
@@ -46,22 +48,32 @@ def check(
     clock: Clock,
     subject: str = "",
     kind: CheckMachine = "vm",
+    secrets: Mapping[str, Secret] | None = None,
 ) -> CheckRun:
     """Boots the image and checks it; whatever became of the machine is gone when this returns.
 
     A `vm` is the real thing: boot loader, kernel, first boot. `booted` is the system alone, on the builder's kernel.
 
     `paths` are testinfra files or folders, `root` is the project's folder; `directory` is the run's, where the
-    console's log and pytest's are left. `timeout` bounds it all. Raises NotFoundError for an image whose layers are
+    console's log and pytest's are left, and all that was seen of a machine that did not come up or was lost, without
+    `secrets`. `timeout` bounds it all. Raises NotFoundError for an image whose layers are
     gone, and BackendError where this computer cannot boot anything; an image that does not come up is a failed check.
     """
     created = clock.now().isoformat(timespec="seconds")
     started = clock.monotonic()
     results: list[CheckResult] = []
     about, boot_seconds = "", Seconds(0.0)
-    spec = _spec(image, backend, kind)
+    spec = _spec(image, backend, kind, limit=timeout)
     log = _console_log(directory, image)
-    with _booted(spec, backend, held, log=log, emit=emit, cancel=cancel, clock=clock) as came:
+    examiner = Examiner(
+        hosts=backend.hosts,
+        directory=directory,
+        image=image.name,
+        scrub=scrubber(secrets or {}),
+        emit=emit,
+        subject=subject,
+    )
+    with _booted(spec, backend, held, examiner, log=log, emit=emit, cancel=cancel, clock=clock) as came:
         if isinstance(came, CheckResult):
             _tell(came, results, subject=subject, emit=emit)
         else:
@@ -71,6 +83,9 @@ def check(
             found = _look(came, paths, root=root, directory=directory, left=left, clock=clock, cancel=cancel)
             for result in found:
                 _tell(result, results, subject=subject, emit=emit)
+            if any(result.outcome == "failed" for result in results):
+                for result in _stays(came, examiner):
+                    _tell(result, results, subject=subject, emit=emit)
     return CheckRun(
         digest=image.digest,
         run=run,
@@ -113,11 +128,33 @@ def _look(
         )
 
 
+def _stays(booted: _Booted, examiner: Examiner) -> Iterator[CheckResult]:
+    """The failed check that the machine was lost meanwhile, if it was."""
+    error = BackendError("the machine was lost")
+    told = examiner.explain(error, booted.machine.ref, lost=True)
+    if told is not error:
+        yield _failed("stays up", told, seconds=Seconds(0.0))
+
+
+def _failed(name: str, error: IngotError, *, seconds: Seconds) -> CheckResult:
+    bundle = str(error.facts.get("bundle", ""))
+    more = (f"all of it is in {bundle}", f"try: {error.hint}") if bundle else ()
+    return CheckResult(
+        name=name,
+        outcome="failed",
+        seconds=seconds,
+        message="\n".join((error.message, *more)),
+        hint=error.hint,
+        bundle=bundle,
+    )
+
+
 @contextlib.contextmanager
 def _booted(
     spec: MachineSpec,
     backend: Backend,
     held: Holder,
+    examiner: Examiner,
     *,
     log: Path,
     emit: Emit,
@@ -135,12 +172,8 @@ def _booted(
             console = error.facts.get("console")
             if not console:
                 raise
-            yield CheckResult(
-                name="boots",
-                outcome="failed",
-                seconds=Seconds(clock.monotonic() - started),
-                message=f"{error.message}; its console's log is {log}",
-            )
+            seconds = Seconds(clock.monotonic() - started)
+            yield _failed("boots", examiner.explain(error, ref), seconds=seconds)
             return
         console = getattr(machine, "console", None)
         yield _Booted(machine=machine, seconds=Seconds(clock.monotonic() - started))
@@ -149,7 +182,7 @@ def _booted(
         held.close(ref)
 
 
-def _spec(image: Image, backend: Backend, kind: CheckMachine) -> MachineSpec:
+def _spec(image: Image, backend: Backend, kind: CheckMachine, *, limit: Seconds) -> MachineSpec:
     return MachineSpec(
         parent=_layer(image, backend),
         kind=kind,
@@ -157,6 +190,7 @@ def _spec(image: Image, backend: Backend, kind: CheckMachine) -> MachineSpec:
         arch=image.arch,
         memory=MEMORY,
         cpus=CPUS,
+        boot_limit=limit,
         labels={"check": image.name},
     )
 

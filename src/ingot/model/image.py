@@ -97,6 +97,10 @@ class CheckResult:
     outcome: Literal["passed", "failed", "skipped"]
     seconds: Seconds
     message: str = ""
+    hint: str = ""
+    """What to try next, where the machine itself was the trouble."""
+    bundle: str = ""
+    """The folder with all that was seen of it then."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,7 @@ the text as a placeholder, which `reveal` fills in at the last moment, on the wa
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -37,6 +37,27 @@ class Secret:
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("a secret does not leave its process; pass its name")
+
+
+_SHORTEST = 4  # a secret shorter than this would blank out half of all that is said
+
+
+def scrubber(secrets: Mapping[str, Secret]) -> Callable[[str], str]:
+    """What replaces the values of secrets, and each line of them, by `***` in a text."""
+    parts = {
+        part
+        for secret in secrets.values()
+        for part in (secret.reveal(), *secret.reveal().splitlines())
+        if len(part) >= _SHORTEST
+    }
+    values = tuple(sorted(parts, key=len, reverse=True))
+
+    def scrub(text: str) -> str:
+        for value in values:
+            text = text.replace(value, "***")
+        return text
+
+    return scrub
 
 
 # Private-use characters: they cannot stand in a file that Ingot read (load refuses them), so no text is mistaken.

@@ -191,6 +191,13 @@ class BackendSuite:
             subject.open(tmp_path).hosts.attach("ingot-suite-never-1", emit=ignore, cancel=Flag())
         assert "ingot-suite-never-1" in str(told.value) and told.value.hint
 
+    def test_a_machine_that_is_well_has_no_trouble(self, subject: Subject, tmp_path: Path) -> None:
+        backend = subject.open(tmp_path)
+        with _machine(backend, subject.base) as machine:
+            assert backend.hosts.examine(machine.ref) is None
+            subject.write(machine, "/root/one", "1")
+            assert subject.read(machine, "/root/one") == "1"
+
     def test_a_disk_does_not_shrink(self, subject: Subject, tmp_path: Path) -> None:
         backend = subject.open(tmp_path)
         with pytest.raises(BackendError, match="shrink"), _machine(backend, subject.base, disk=Bytes(2**20)):

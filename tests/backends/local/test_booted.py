@@ -16,11 +16,12 @@ import pytest
 from ingot.backends.local import booted, container
 from ingot.backends.local.backend import open_backend
 from ingot.errors import BackendError, DeadlineError
-from ingot.model.events import Event, Warned
+from ingot.model.events import Event, Warned, ignore
 from ingot.model.secret import Secret
 from ingot.model.units import Seconds
 from ingot.ports import BackendSettings, Machine, MachineSpec, Token
 from ingot.system.waits import Flag, poll
+from tests.backends.local.broken import examiner
 from tests.backends.local.test_isolation import loop_device
 from tests.backends.local.test_killed import ROOT, find_leftovers, own_loops
 from tests.backends.local.test_machine import on_disk
@@ -157,11 +158,59 @@ def test_a_unit_that_fails_is_warned_of(site: Site) -> None:
 def test_a_boot_that_does_not_end_names_what_it_waits_for(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(booted, "PATIENCE", Seconds(5.0))
+    monkeypatch.setattr(booted, "PATIENCE", Seconds(15.0))
     layer = site.layer("hangs", unit("waits-on-purpose", "/bin/sleep 600"))
     with pytest.raises(DeadlineError) as told, site.machine("ingot-hangs-1", layer, kind="booted"):
         pass
     assert any("waits-on-purpose.service" in note for note in told.value.__notes__)
+
+
+def test_what_keeps_a_booted_system_is_told_with_a_bundle(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(booted, "PATIENCE", Seconds(15.0))
+    layer = site.layer("waits", unit("waits-for-ever", "/bin/sleep 600"))
+    resource = site.backend.hosts.machine(MachineSpec(parent=layer, kind="booted"))
+    ref = resource.create(Token("ingot-waits-1"))
+    try:
+        with pytest.raises(DeadlineError) as raised:
+            site.backend.hosts.attach(ref, emit=ignore, cancel=Flag())
+        told = examiner(site, tmp_path).explain(raised.value, ref)
+    finally:
+        resource.delete(ref)
+    assert (type(told), told.cause) == (DeadlineError, "waiting")
+    assert told.message.startswith("the booted system did not come up: it has not finished starting")
+    assert "waits-for-ever.service" in told.message
+    bundle = Path(told.bundle)
+    assert "Welcome to" in (bundle / "console.log").read_text()
+    assert "waits-for-ever" in (bundle / "journal.log").read_text()
+
+
+def test_a_booted_system_that_a_step_powers_off_is_told_as_lost(site: Site, tmp_path: Path) -> None:
+    look = examiner(site, tmp_path)
+    failed = BackendError("the step failed", hint="of its own")
+    resource = site.backend.hosts.machine(MachineSpec(parent=site.base, kind="booted"))
+    ref = resource.create(Token("ingot-off-1"))
+    try:
+        machine = site.backend.hosts.attach(ref, emit=ignore, cancel=Flag())
+        assert look.explain(failed, ref, lost=True) is failed, "a system that is well is no cause"
+        sh(machine, "systemctl poweroff", check=False)
+        told = poll(
+            lambda: look.explain(failed, ref, lost=True) if "ended" in state_of(site, ref) else None,
+            what="the end of the system",
+            every=Seconds(0.2),
+            deadline=Seconds(120.0),
+            cancel=Flag(),
+        )
+    finally:
+        resource.delete(ref)
+    assert told.message == "the booted system was lost: it powered itself off"
+
+
+def state_of(site: Site, ref: str) -> str:
+    """What examining the machine says of its state; "" for one that answers."""
+    evidence = site.backend.hosts.examine(ref)
+    return evidence.state if evidence else ""
 
 
 def test_a_disk_without_a_system_is_told(site: Site) -> None:

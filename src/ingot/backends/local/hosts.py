@@ -15,6 +15,7 @@ from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
 from ingot.errors import BackendError, NotFoundError
 from ingot.model.events import Emit
+from ingot.model.forensics import Evidence
 from ingot.model.image import LayerRef
 from ingot.model.plan import Base, LayerKey
 from ingot.model.units import Seconds
@@ -42,6 +43,7 @@ class LocalMachine(Protocol):
     def adopt(self) -> None: ...
     def put_by(self) -> None: ...
     def attach(self, *, emit: Emit, cancel: Cancel) -> Machine: ...
+    def examine(self) -> Evidence | None: ...
     def freeze(self, new: NewLayer, *, final: bool) -> Record: ...
     def scan(self, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]: ...
     def close(self) -> None: ...
@@ -161,6 +163,10 @@ class LocalHosts:
         self._of(ref).put_by()
         with self._guard:
             self._machines.pop(ref, None)
+
+    def examine(self, ref: str) -> Evidence | None:
+        """What can be seen of a machine that does not answer, which is of no more use then; None for one that does."""
+        return self._of(ref).examine()
 
     def scan(self, machine: Machine, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
         """What the disk must not hold; the machine is detached then."""

@@ -22,11 +22,13 @@ from ingot.backends.local.around import Surroundings
 from ingot.backends.local.grow import grow_file_system, grow_partition
 from ingot.backends.local.holder import HeldDisk, hold
 from ingot.backends.local.overlay import Overlay
+from ingot.backends.local.progress import Watch
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
 from ingot.backends.local.visitors import visitors
 from ingot.errors import IngotError
 from ingot.model.events import Emit
+from ingot.model.forensics import Evidence
 from ingot.model.units import Seconds
 from ingot.ports import Cancel, Finding, MachineSpec, Needle, SshAccess
 from ingot.system import files, ssh
@@ -57,6 +59,7 @@ class Chroot:
         self._held: HeldDisk | None = None
         self._access: SshAccess | None = None
         self._init = 0
+        self._starting: tuple[SshAccess, Watch] | None = None  # of a booted system, whether or not it came up
 
     def create(self) -> None:
         """Makes the work folder; takes leases on the layers below. Raises NotFoundError where one is damaged."""
@@ -88,15 +91,18 @@ class Chroot:
                 booted.refuse_without_system(any(system))
             access = self._start(held, pam=login.needs_pam(shadow or ""), cancel=cancel)
             if self._boots:
-                booted.wait_until_up(
-                    access,
-                    self._init,
-                    console=self._console,
-                    begun=self._spec.user_data is not None,
-                    emit=emit,
-                    cancel=cancel,
-                )
+                watch = booted.watch_start(self._console, limit=self._spec.boot_limit)
+                self._starting = access, watch
+                begun = self._spec.user_data is not None
+                booted.wait_until_up(access, self._init, watch=watch, begun=begun, emit=emit, cancel=cancel)
             return access
+
+    def examine(self) -> Evidence | None:
+        """What can be seen of a booted system; None for one that answers, and for what was never booted."""
+        if not self._held or not self._starting:
+            return None
+        access, watch = self._starting
+        return booted.look(self._held, access, self._init, watch=watch)
 
     def detach(self, *, trim: bool) -> None:
         """Ends what runs on the machine and unmounts; its file is complete then. Detached already is fine."""

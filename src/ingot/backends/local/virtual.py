@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from ingot.backends.local import login, vm
+from ingot.backends.local import login, vm, vm_look, vm_seed
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
 from ingot.errors import NotFoundError, RefusedError
 from ingot.model.events import Emit
-from ingot.ports import Cancel, Finding, Machine, MachineSpec, Needle, Token
+from ingot.model.forensics import Evidence
+from ingot.ports import Cancel, Finding, Machine, MachineSpec, Needle, SshAccess, Token
 from ingot.system import files, locks, ssh
 
 
@@ -28,6 +29,7 @@ class Virtual:
         self._mine = ExitStack()
         self._resource = vm.VmResource(folder=folder.parent, state=state)
         self._machine: vm.VmMachine | None = None
+        self._watch = vm.watch_boot(folder, spec)
 
     def create(self) -> None:
         """Starts it; it is not up yet."""
@@ -54,10 +56,34 @@ class Virtual:
         if not self._machine:
             sockets = login.socket_folder(self._folder)
             login.make_socket_folder(sockets)
+            self._watch = vm.watch_boot(self._folder, self._spec)
             self._machine = vm.attach_vm(
-                self._folder.parent, self._folder.name, sockets=sockets, emit=emit, cancel=cancel
+                self._folder.parent,
+                self._folder.name,
+                sockets=sockets,
+                emit=emit,
+                cancel=cancel,
+                watch=self._watch,
             )
         return self._machine
+
+    def examine(self) -> Evidence | None:
+        """What can be seen of it, which ends it; None for one that answers."""
+        records = self._store.chain(self._spec.parent.content) or ()
+        return vm_look.look(
+            vm_look.Seen(
+                home=self._folder,
+                files=[*self._store.files(records), self._folder / "disk.qcow2"],
+                access=self._access(),
+                exit_code=self._resource.exit_code(self._folder.name),
+                watch=self._watch,
+            )
+        )
+
+    def _access(self) -> SshAccess | None:
+        if self._machine:
+            return self._machine.ssh
+        return vm.try_access(self._folder, vm_seed.make_keys(self._folder), login.socket_folder(self._folder))
 
     def freeze(self, new: NewLayer, *, final: bool) -> Record:
         raise RefusedError("a throw-away machine is never frozen", hint="open one for building")

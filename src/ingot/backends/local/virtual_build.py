@@ -16,13 +16,25 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from ingot.backends.local import chain, login, network, rootless, scans, vm, vm_guest, vm_qemu, vm_seed
+from ingot.backends.local import (
+    chain,
+    login,
+    network,
+    rootless,
+    scans,
+    vm,
+    vm_guest,
+    vm_look,
+    vm_qemu,
+    vm_seed,
+)
 from ingot.backends.local.around import Surroundings
 from ingot.backends.local.overlay import Overlay
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
 from ingot.errors import BackendError, IngotError
 from ingot.model.events import Emit
+from ingot.model.forensics import Evidence
 from ingot.model.units import Seconds
 from ingot.ports import Cancel, Finding, Machine, MachineSpec, Needle
 from ingot.system import files, process, ssh
@@ -45,6 +57,8 @@ class VirtualBuild:
         self._qemu: subprocess.Popen[bytes] | None = None
         self._machine: vm.VmMachine | None = None
         self._prepared = False
+        self._keys: vm_seed.Keys | None = None
+        self._watch = vm.watch_boot(folder, spec)
         self._session = ExitStack()  # what is there while QEMU runs
         self._downloads = ""
         self._numbers = itertools.count(2)
@@ -68,6 +82,22 @@ class VirtualBuild:
             self._prepared = True
         return self._machine
 
+    def examine(self) -> Evidence | None:
+        """What can be seen of it, which ends it; None for one that answers, and for one that was never booted."""
+        if not self._qemu or not self._keys:
+            return None
+        sockets = login.socket_folder(self._folder)
+        access = self._machine.ssh if self._machine else vm.try_access(self._folder, self._keys, sockets)
+        return vm_look.look(
+            vm_look.Seen(
+                home=self._folder,
+                files=self._overlay.files(),
+                access=access,
+                exit_code=self._qemu.poll(),
+                watch=self._watch,
+            )
+        )
+
     def adopt(self) -> None:
         """Takes over a work folder that another process has put by."""
         self._overlay.adopt()
@@ -75,6 +105,9 @@ class VirtualBuild:
     def put_by(self) -> None:
         """Ends the machine with its disk as it is, whole, and leaves its work folder for another process."""
         self._overlay.files()
+        if self._qemu and self._qemu.poll() is not None:
+            self._qemu = None
+            self._end_session()
         if self._machine and self._qemu:
             with contextlib.ExitStack() as stack:
                 with contextlib.suppress(IngotError):  # one that does not answer has its journal
@@ -127,7 +160,7 @@ class VirtualBuild:
 
     def _boot(self, emit: Emit, cancel: Cancel) -> vm.VmMachine:
         paths = self._overlay.files()
-        keys = vm_seed.make_keys(self._around.keys, host=f"{self._folder.name}-host")
+        self._keys = keys = vm_seed.make_keys(self._around.keys, host=f"{self._folder.name}-host")
         # Growing is a layer of its own, which with root is made without booting.
         vm_seed.write_seed(
             self._folder, keys, instance=self._folder.name, hostname="localhost", grows=os.geteuid() != 0
@@ -139,8 +172,15 @@ class VirtualBuild:
         sockets = login.socket_folder(self._folder)
         login.make_socket_folder(sockets)
         login.clear_sockets(sockets)
+        self._watch = vm.watch_boot(self._folder, self._spec)
         return vm.attach_vm(
-            self._folder.parent, self._folder.name, sockets=sockets, emit=emit, cancel=cancel, keys=keys
+            self._folder.parent,
+            self._folder.name,
+            sockets=sockets,
+            emit=emit,
+            cancel=cancel,
+            watch=self._watch,
+            keys=keys,
         )
 
     def _serve_downloads(self) -> None:

@@ -25,8 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ingot.backends.local import chain, holder, vm_console, vm_qemu, vm_seed
+from ingot.backends.local import chain, holder, progress, vm_qemu, vm_seed
+from ingot.backends.local.progress import Watch
 from ingot.errors import BackendError, DeadlineError, TransientError
+from ingot.forensics import console as consoles
 from ingot.model.events import Emit, Warned
 from ingot.model.units import Bytes, Seconds
 from ingot.ports import Cancel, MachineSpec, SshAccess, Token
@@ -36,7 +38,8 @@ from ingot.system.waits import Flag, poll
 
 KIND = "local.vm"
 _SHUTDOWN_DEADLINE = Seconds(90.0)
-_BOOT_DEADLINE = Seconds(600.0)
+_LOGIN_TIMEOUT = Seconds(30.0)
+BOOT_TIMEOUT = Seconds(600.0)
 """Debian comes up in software emulation in half a minute; a busy builder took ten times that."""
 
 
@@ -92,6 +95,11 @@ class VmResource:
         self._processes[token] = launch(home, files, state=self._state, spec=spec, firmware=self._firmware)
         return str(token)
 
+    def exit_code(self, ref: str) -> int | None:
+        """How the machine's QEMU ended; None while it runs, and where another process started it."""
+        started = self._processes.get(ref)
+        return started.poll() if started else None
+
     def find(self, token: Token) -> str | None:
         return str(token) if (self._folder / token).exists() else None
 
@@ -102,7 +110,7 @@ class VmResource:
         if started:
             process.end(started, grace=Seconds(5.0))
         elif home.exists():
-            _end_left_over(home, ref)
+            end_left_over(home, ref)
         system_files.remove(home)
 
 
@@ -155,35 +163,40 @@ def attach_vm(
     emit: Emit,
     cancel: Cancel,
     subject: str = "",
-    timeout: Seconds = _BOOT_DEADLINE,
+    timeout: Seconds = BOOT_TIMEOUT,
+    watch: Watch | None = None,
     keys: vm_seed.Keys | None = None,
 ) -> VmMachine:
     """The machine `ref` of `folder`, once a command runs on it over SSH. `sockets`: a folder with a short path.
 
     `keys` are those in its own folder unless given; how it is reached is written beside its host key.
 
-    Raises BackendError as soon as it is known that it will not come up, DeadlineError when `timeout` ran out; both
-    say what the console tells, and name it in `console`.
+    Raises BackendError as soon as it is known that it will not come up, DeadlineError when `timeout` ran out and its
+    console has nothing new to say; both say what the console tells, and name it in `console`. `watch` has limits of
+    its own.
     """
     home = folder / ref
     console = home / "console"
     facts = json.loads((home / "machine.json").read_text())
     access: list[SshAccess] = []
-    again = _Again(home, emit=emit, subject=subject)
+    watch = watch or Watch(console, timeout=timeout)
+    again = _Again(home, watch, emit=emit, subject=subject)
 
     def probe() -> SshAccess | None:
         _raise_if_lost(home, facts["pid"])
+        watch.look()
+        watch.has_read(vm_qemu.bytes_read(home))
         again.if_stood_still()
         if not access:
-            access.append(_access(home, keys or vm_seed.make_keys(home), sockets))
-        return access[0] if _answers(access[0], home, cancel) else None
+            access.append(access_to(home, keys or vm_seed.make_keys(home), sockets))
+        return access[0] if _answers(access[0], home, watch, cancel) else None
 
     try:
         reached = poll(
             probe,
             what="an answer of the virtual machine over SSH",
             every=Seconds(0.3),
-            deadline=timeout,
+            deadline=watch.limit,
             cancel=cancel,
             emit=emit,
             subject=subject,
@@ -196,16 +209,17 @@ def attach_vm(
 class _Again:
     """Starts a machine once more whose emulated clock stands still: that is the emulator's fault, not the image's."""
 
-    def __init__(self, home: Path, *, emit: Emit, subject: str) -> None:
-        self._home, self._emit, self._subject = home, emit, subject
+    def __init__(self, home: Path, watch: Watch, *, emit: Emit, subject: str) -> None:
+        self._home, self._watch, self._emit, self._subject = home, watch, emit, subject
         self._done = False
 
     def if_stood_still(self) -> None:
         """Looks at the console; resets the machine at most once."""
-        if self._done or not vm_console.stood_still(_console(self._home)):
+        if self._done or not consoles.stood_still(self._watch.read()):
             return
         vm_qemu.control(self._home, "system_reset")  # a TransientError where QEMU does not listen yet
         self._done = True
+        self._watch.moved()
         message = "the virtual machine's emulated clock stood still; it was started again"
         hint = "that happens on busy computers; with KVM it does not"
         self._emit(Warned(subject=self._subject, message=message, hint=hint))
@@ -213,7 +227,7 @@ class _Again:
 
 def _unanswered(home: Path) -> DeadlineError:
     said = _console(home)
-    reason = vm_console.diagnose(said) or f"the last line of its console is {vm_console.last_line(said)!r}"
+    reason = consoles.diagnose(said) or f"the last line of its console is {consoles.last_line(said)!r}"
     return DeadlineError(
         f"the virtual machine did not answer over SSH in time: {reason}",
         hint=f"all that it said is in {home / 'console'}; an image without cloud-init needs root to be booted",
@@ -235,7 +249,16 @@ def power_down(folder: Path, ref: str, *, cancel: Cancel, timeout: Seconds = _SH
     )
 
 
-def _access(home: Path, keys: vm_seed.Keys, sockets: Path) -> SshAccess:
+def is_running(home: Path) -> bool:
+    """Whether the QEMU of the machine in this folder is there."""
+    try:
+        return _runs(json.loads((home / "machine.json").read_text())["pid"], home.name)
+    except (OSError, ValueError):
+        return False
+
+
+def access_to(home: Path, keys: vm_seed.Keys, sockets: Path) -> SshAccess:
+    """How the machine is reached. Raises TransientError where its QEMU does not answer."""
     entry = ssh.HostEntry(
         alias=home.name,
         host_key=keys.host_public,
@@ -245,16 +268,36 @@ def _access(home: Path, keys: vm_seed.Keys, sockets: Path) -> SshAccess:
     return ssh.write_entry(keys.host.parent, entry, sockets=sockets)
 
 
-def _answers(access: SshAccess, home: Path, cancel: Cancel) -> bool:
+def try_access(home: Path, keys: vm_seed.Keys, sockets: Path) -> SshAccess | None:
+    """The same; None where its QEMU does not answer."""
+    try:
+        return access_to(home, keys, sockets)
+    except TransientError:
+        return None
+
+
+def watch_boot(home: Path, spec: MachineSpec) -> Watch:
+    """Follows the boot of the machine in this folder from now on."""
+    timeout = Seconds(min(BOOT_TIMEOUT, spec.boot_limit))
+    return Watch(home / "console", timeout=timeout, limit=spec.boot_limit, patience=progress.PATIENCE)
+
+
+def _answers(access: SshAccess, home: Path, watch: Watch, cancel: Cancel) -> bool:
     """Whether a command runs on the machine. QEMU accepts connections for it from the start: a greeting comes first."""
     port = vm_qemu.forwarded_port(home)
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=2) as link:
             if not link.recv(16).startswith(b"SSH-"):
+                watch.moved("the port is closed")
                 return False
     except OSError:
         return False
-    done = ssh.run(access, ["true"], timeout=Seconds(30.0), cancel=cancel, check=False)
+    watch.moved("the port greets")
+    try:
+        done = ssh.run(access, ["true"], timeout=_LOGIN_TIMEOUT, cancel=cancel, check=False)
+    except DeadlineError as error:
+        watch.moved()  # a guest that is slow, not one that does nothing
+        raise TransientError(error.message) from error
     if done.code:
         raise TransientError(done.tail[-1] if done.tail else f"ssh exited with {done.code}")
     return True
@@ -269,7 +312,7 @@ def _raise_if_lost(home: Path, pid: int) -> None:
             hint=f"all that its console said is in {home / 'console'}",
             console=str(home / "console"),
         )
-    reason = vm_console.diagnose(_console(home), fatal_only=True)
+    reason = consoles.diagnose(_console(home), fatal_only=True)
     if reason:
         raise BackendError(
             f"the virtual machine did not come up: {reason}",
@@ -286,15 +329,17 @@ def _console(home: Path) -> bytes:
 def _runs(pid: int, ref: str) -> bool:
     """Whether the process is still that machine's QEMU: a number alone may have come to mean another process."""
     try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:2]
     except OSError:
         return False
-    # One that is just becoming another program shows no words for a moment, as one that has ended does for good.
-    return ref.encode() in line.split(b"\0") if line else state not in "ZX"
+    if not words:
+        # On its way from `setpriv` to QEMU, which has to be read from the disk first; or ended; or of the kernel.
+        return state not in "ZX" and parent not in "02"
+    return ref.encode() in words.split(b"\0")
 
 
-def _end_left_over(home: Path, ref: str) -> None:
+def end_left_over(home: Path, ref: str) -> None:
     """Ends a machine that another process, or an earlier resource of this one, started."""
     try:
         facts: dict[str, Any] = json.loads((home / "machine.json").read_text())

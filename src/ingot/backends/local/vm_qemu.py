@@ -176,6 +176,11 @@ def _ask(lines: Any, command: str, arguments: dict[str, object]) -> Any:
     raise ValueError("the connection ended")
 
 
+def bytes_read(folder: Path) -> int:
+    """How much the machine has read from its disks. Raises TransientError where QEMU does not answer."""
+    return sum(int(one["stats"]["rd_bytes"]) for one in control(folder, "query-blockstats"))
+
+
 def forwarded_port(folder: Path) -> int:
     """The port of 127.0.0.1 that leads to the machine's port 22. Raises TransientError where QEMU is not there yet."""
     text = str(control(folder, "human-monitor-command", **{"command-line": "info usernet"}))

@@ -176,6 +176,9 @@ class MemoryBackend:
         """The machine stays as it is, for it does not live here; it halts itself then."""
         self.shelf.put_machine(ref, {**self._about(ref), "expires": until})
 
+    def examine(self, ref: str) -> None:
+        """Nothing: a pretend machine says nothing and has no port."""
+
     def scan(self, machine: Machine, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
         """Needles in the files of the machine's disk."""
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ingot.backends.local.vm_console import diagnose, last_line, plain, stood_still
+from ingot.forensics.console import diagnose, last_line, plain, stood_still
 
-CONSOLES = Path(__file__).parents[2] / "data/consoles"
+CONSOLES = Path(__file__).parents[1] / "data/consoles"
 
 
 @pytest.mark.parametrize(
