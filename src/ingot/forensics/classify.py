@@ -251,7 +251,7 @@ def _cloud_init_error(case: _Case) -> str:
     logs = "\n".join(text for name, text in case.seen.logs.items() if name.startswith("cloud-init"))
     for pattern in _CLOUD_INIT:
         if found := pattern.search(f"{lines}\n{logs}"):
-            return found[0].strip()[:300]
+            return found[0].replace('"', "").strip()[:300]
     return _noted_error(case.seen.logs.get("status.json", ""))
 
 
