@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ingot.model.units import Seconds
+from ingot.backends.local import chain, holder
+from ingot.model.units import Bytes, Seconds
 from ingot.system import process
+from ingot.system.waits import Flag
 from tests.local_fixtures import cached_base
 
 __all__ = ["cached_base"]
@@ -43,6 +45,44 @@ def test_raw_disk_and_tree_are_shown(cached_base: Path, tmp_path: Path) -> None:
     assert found == {"uid": 1000, "magic": "EFI PART", "size": 3 * 2**30, "shadow": found["shadow"]}
     assert ":" in found["shadow"] or found["shadow"].isalpha()
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
+
+
+GIVE_BACK = """
+import sys
+from pathlib import Path
+from ingot.backends.local import rootless
+from ingot.system.waits import Flag
+rootless.give_back([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]), cancel=Flag())
+"""
+
+
+def test_what_was_deleted_is_given_back(cached_base: Path, tmp_path: Path) -> None:
+    secret = "the horse is correct, the battery is a staple"
+    overlay = tmp_path / "disk.qcow2"
+    chain.create(overlay, Bytes(3 * 2**30))
+    with holder.hold(tmp_path / "ns") as held:
+        held.export([cached_base, overlay], writable=True)
+        held.mount(trims=True)
+        write = ["sh", "-c", f"echo '{secret}' >{held.root}/root/note; sync"]
+        held.run(write, timeout=Seconds(60.0), cancel=Flag())
+        held.run(["rm", f"{held.root}/root/note"], timeout=Seconds(60.0), cancel=Flag())
+        held.unmount(trim=False)
+        held.unexport()
+    assert in_bytes(secret, [cached_base, overlay], tmp_path), "a deleted file is still in its blocks"
+    argv = [*NOBODY, sys.executable, "-c", GIVE_BACK, str(tmp_path / "back"), str(cached_base), str(overlay)]
+    env = process.environment({"PYTHONPATH": ":".join(sys.path)})
+    process.run(argv, env=env, timeout=Seconds(120.0))
+    assert not in_bytes(secret, [cached_base, overlay], tmp_path)
+    assert not chain.read_header(overlay).dirty
+
+
+def in_bytes(text: str, files: list[Path], folder: Path) -> bool:
+    """Whether the bytes of a disk, all of them, have the text."""
+    flat = folder / "flat.raw"
+    process.run(["qemu-img", "convert", "-O", "raw", chain.nested(files), str(flat)], timeout=Seconds(120.0))
+    found = process.run(["grep", "--text", "--quiet", text, str(flat)], timeout=Seconds(120.0), check=False)
+    flat.unlink()
+    return found.code == 0
 
 
 def test_a_disk_that_only_root_can_mount_is_refused(tmp_path: Path) -> None:

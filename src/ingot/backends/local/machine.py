@@ -193,7 +193,7 @@ class Chroot:
         held.export(paths, writable=True, cancel=cancel)
         if grows:
             grow_partition(held, paths, cancel=cancel)
-        devices = held.mount()
+        devices = held.mount(trims=self._overlay.holds_freed)
         files.write_atomically(self._folder / "loop", "".join(f"{_loop(device)}\n" for device in devices))
         if grows:
             grow_file_system(held)

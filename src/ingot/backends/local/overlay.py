@@ -29,6 +29,10 @@ LONGEST = 24
 """Files in a chain; a layer that would make it longer is stored flat, with nothing below it."""
 
 
+BY = "machine"
+"""The label of a layer that tells what kind of machine made it, where that matters to those above."""
+
+
 class Overlay:
     """One machine's, from the making of its work folder on. For one thread at a time."""
 
@@ -91,6 +95,11 @@ class Overlay:
     def parent(self) -> Record | None:
         """The layer that the next one will stand on; None where that one will be flat."""
         return None if self.too_long else self.chain[-1]
+
+    @property
+    def holds_freed(self) -> bool:
+        """Whether the layers below hold blocks that were freed and not given back: a virtual machine's do."""
+        return any(record.labels.get(BY) == "vm" for record in self.chain)
 
     def below(self) -> tuple[Path, ...]:
         """The files that it stands on, base first."""

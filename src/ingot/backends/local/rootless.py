@@ -6,6 +6,7 @@ away. Files are reached through /proc from outside; FUSE lets nobody else in.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,10 +17,13 @@ from ingot.errors import BackendError
 from ingot.model.units import Seconds
 from ingot.ports import Cancel
 from ingot.system import process
-from ingot.system.waits import poll
+from ingot.system.waits import Flag, poll
 
 _PATIENCE = Seconds(60.0)
+_LONG = Seconds(1800.0)
 _APART = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child"]
+_FIRST = ["sh", "-c", "sleep infinity & while :; do wait; done"]
+"""The namespaces' first process, which buries daemons that have ended."""
 
 
 @contextmanager
@@ -28,10 +32,37 @@ def shown(files: Sequence[Path], folder: Path, *, cancel: Cancel) -> Iterator[tu
 
     `folder` is made for it. Raises BackendError where this computer, or the disk's file system, does not allow it.
     """
-    raw, tree = folder / "disk", folder / "root"
-    tree.mkdir(parents=True, exist_ok=True)
-    raw.touch()
-    holder = process.spawn([*_APART, "sleep", "infinity"], stderr=subprocess.PIPE)
+    with _exported(files, folder, writable=False, cancel=cancel) as (enter, raw, start):
+        tree = folder / "root"
+        tree.mkdir()
+        mount = ["fuse2fs", "-o", f"ro,norecovery,offset={start}", str(folder / "disk"), str(tree)]
+        process.run([*enter, *mount], timeout=_PATIENCE, cancel=cancel)
+        yield raw, raw.with_name("root")
+
+
+def give_back(files: Sequence[Path], folder: Path, *, cancel: Cancel) -> None:
+    """Gives back all that is free on the disk's root file system, block by block; what that takes goes to the last file."""
+    with _exported(files, folder, writable=True, cancel=cancel) as (enter, _, start):
+        disk = f"{folder / 'disk'}?offset={start}"
+        done = process.run(
+            [*enter, "e2fsck", "-f", "-y", "-E", "discard", disk],
+            timeout=_LONG,
+            cancel=cancel,
+            check=False,
+        )
+        if done.code not in (0, 1):
+            raise process.failure(done)
+
+
+@contextmanager
+def _exported(
+    files: Sequence[Path], folder: Path, *, writable: bool, cancel: Cancel
+) -> Iterator[tuple[list[str], Path, int]]:
+    """How commands enter the namespace, the raw disk as it is seen from here, and where its root file system begins."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "disk").touch()
+    pid_file = folder / "daemon"
+    holder = process.spawn([*_APART, *_FIRST], stderr=subprocess.PIPE)
     try:
         inside = _inside(holder, cancel)
         enter = [
@@ -43,16 +74,31 @@ def shown(files: Sequence[Path], folder: Path, *, cancel: Cancel) -> Iterator[tu
             "--pid",
             "--",
         ]
-        outside = Path(f"/proc/{inside}/root")
-        export = chain.export_argv([path.resolve() for path in files], raw, writable=False, others=False)
-        process.run([*enter, *export, "--daemonize"], timeout=_PATIENCE, cancel=cancel)
-        seen_raw, seen_tree = (outside / path.relative_to("/") for path in (raw, tree))
-        start = _root_start(seen_raw)
-        mount = ["fuse2fs", "-o", f"ro,norecovery,offset={start}", str(raw), str(tree)]
-        process.run([*enter, *mount], timeout=_PATIENCE, cancel=cancel)
-        yield seen_raw, seen_tree
+        chained = [path.resolve() for path in files]
+        export = chain.export_argv(chained, folder / "disk", writable=writable, others=False)
+        daemon = [*enter, *export, "--daemonize", "--pidfile", str(pid_file)]
+        process.run(daemon, timeout=_PATIENCE, cancel=cancel)
+        raw = Path(f"/proc/{inside}/root") / (folder / "disk").relative_to("/")
+        yield enter, raw, _root_start(raw)
+        if writable:
+            _close_in_order(enter, raw, pid_file)
     finally:
         process.end(holder, grace=Seconds(0.0))
+
+
+def _close_in_order(enter: Sequence[str], raw: Path, pid_file: Path) -> None:
+    """Has the daemon write all that it holds into the chain's last file, and waits for its end."""
+    with raw.open("r+b") as disk:
+        os.fsync(disk.fileno())
+    pid = pid_file.read_text().strip()
+    process.run([*enter, "kill", "-TERM", pid], timeout=_PATIENCE)
+    poll(
+        lambda: process.run([*enter, "kill", "-0", pid], timeout=_PATIENCE, check=False).code or None,
+        what="the end of the disk's export",
+        every=Seconds(0.02),
+        deadline=_PATIENCE,
+        cancel=Flag(),
+    )
 
 
 def _inside(holder: subprocess.Popen[bytes], cancel: Cancel) -> int:
@@ -69,7 +115,7 @@ def _inside(holder: subprocess.Popen[bytes], cancel: Cancel) -> int:
         children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()
         found = int(children[0]) if children else None
         # It is there before it has become what it runs, with its mounts its own.
-        return found if found and Path(f"/proc/{found}/comm").read_text().strip() == "sleep" else None
+        return found if found and Path(f"/proc/{found}/comm").read_text().strip() == _FIRST[0] else None
 
     return poll(first, what="a user namespace", every=Seconds(0.01), deadline=_PATIENCE, cancel=cancel)
 

@@ -14,6 +14,7 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from ingot.backends.local import (
@@ -29,7 +30,7 @@ from ingot.backends.local import (
     vm_seed,
 )
 from ingot.backends.local.around import Surroundings
-from ingot.backends.local.overlay import Overlay
+from ingot.backends.local.overlay import BY, Overlay
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
 from ingot.errors import BackendError, IngotError
@@ -132,7 +133,8 @@ class VirtualBuild:
                     self._shut_down()
                 else:
                     written = self._switch()
-        return self._overlay.keep(new, written=written)
+        made_by = {**new.labels, BY: "vm"}
+        return self._overlay.keep(replace(new, labels=made_by), written=written)
 
     def scan(self, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
         """What the disk must not hold. The machine is ended for it at once: shutting down would write to a sealed disk."""
@@ -142,6 +144,7 @@ class VirtualBuild:
                 with vm_guest.held_still(self._machine.ssh):
                     self._quit()
         paths = self._overlay.files()
+        rootless.give_back(paths, self._folder / "given-back", cancel=cancel)
         records = (*self._overlay.chain, None)
         parts = [scans.Part(file=path, record=record) for path, record in zip(paths, records, strict=True)]
         notes = scans.Notes(self._state / "scans", needles)
