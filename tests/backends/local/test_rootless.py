@@ -47,29 +47,29 @@ def test_raw_disk_and_tree_are_shown(cached_base: Path, tmp_path: Path) -> None:
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
 
 
-GIVE_BACK = """
+CLEAR = """
 import sys
 from pathlib import Path
 from ingot.backends.local import rootless
 from ingot.system.waits import Flag
-rootless.give_back([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]), cancel=Flag())
+rootless.clear_free([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]), cancel=Flag())
 """
 
 
-def test_what_was_deleted_is_given_back(cached_base: Path, tmp_path: Path) -> None:
+def test_what_was_deleted_is_overwritten(cached_base: Path, tmp_path: Path) -> None:
     secret = "the horse is correct, the battery is a staple"
     overlay = tmp_path / "disk.qcow2"
     chain.create(overlay, Bytes(3 * 2**30))
     with holder.hold(tmp_path / "ns") as held:
         held.export([cached_base, overlay], writable=True)
-        held.mount(trims=True)
+        held.mount()
         write = ["sh", "-c", f"echo '{secret}' >{held.root}/root/note; sync"]
         held.run(write, timeout=Seconds(60.0), cancel=Flag())
         held.run(["rm", f"{held.root}/root/note"], timeout=Seconds(60.0), cancel=Flag())
         held.unmount(trim=False)
         held.unexport()
     assert in_bytes(secret, [cached_base, overlay], tmp_path), "a deleted file is still in its blocks"
-    argv = [*NOBODY, sys.executable, "-c", GIVE_BACK, str(tmp_path / "back"), str(cached_base), str(overlay)]
+    argv = [*NOBODY, sys.executable, "-c", CLEAR, str(tmp_path / "back"), str(cached_base), str(overlay)]
     env = process.environment({"PYTHONPATH": ":".join(sys.path)})
     process.run(argv, env=env, timeout=Seconds(120.0))
     assert not in_bytes(secret, [cached_base, overlay], tmp_path)

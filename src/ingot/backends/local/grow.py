@@ -1,4 +1,4 @@
-"""Growing the root file system of an exported disk into room that was added behind it."""
+"""The root file system of an exported disk, not mounted: grown into room behind it, cleared of what was deleted."""
 
 from __future__ import annotations
 
@@ -61,3 +61,11 @@ def _grow_ext4(held: HeldDisk, *, cancel: Cancel) -> None:
     root, kind = held.exported.root
     if kind == "ext4":
         held.ask("resize", start=root.start, size=root.size, seconds=_PATIENCE, cancel=cancel)
+
+
+def clear_free(held: HeldDisk, *, cancel: Cancel) -> None:
+    """Overwrites what was deleted from an ext4 root file system with zeros, which take no room. Exported, not mounted."""
+    assert held.exported
+    root, kind = held.exported.root
+    if kind == "ext4":
+        held.tool(["zerofree", f"{held.raw}?offset={root.start}"], cancel=cancel)

@@ -98,30 +98,25 @@ class HeldDisk:
         return self.exported
 
     def mount(
-        self,
-        where: tuple[layout.Partition, str] | None = None,
-        *,
-        read_only: bool = False,
-        trims: bool = False,
+        self, where: tuple[layout.Partition, str] | None = None, *, read_only: bool = False
     ) -> tuple[str, ...]:
         """Mounts the root partition on `root`, and on its /boot the one that its fstab says; returns the loop devices.
 
-        With `where` that partition alone. No device files on any. With `trims` all that is free is given back at the
-        end, also what was freed before.
+        With `where` that partition alone. No device files on any.
         """
         assert self.exported, "export comes first"
         root = where or self.exported.root
-        devices = [self._mount(root, "", read_only=read_only, trims=trims)]
+        devices = [self._mount(root, "", read_only=read_only)]
         self.below = ()
         if boot := None if where else self._find_boot(root[0]):
-            devices.append(self._mount(boot, "boot", read_only=read_only, trims=trims))
+            devices.append(self._mount(boot, "boot", read_only=read_only))
             self.below = ("boot",)
         return tuple(devices)
 
-    def _mount(self, which: tuple[layout.Partition, str], below: str, *, read_only: bool, trims: bool) -> str:
+    def _mount(self, which: tuple[layout.Partition, str], below: str, *, read_only: bool) -> str:
         part, kind = which
         options = ["nodev", "noatime", "ro" if read_only else "rw", *_OPTIONS.get(kind, ())]
-        if kind == "ext4" and (read_only or not trims):
+        if kind == "ext4":
             # What is freed is given back at once. (FITRIM on a disk just mounted goes through all that was ever free,
             # and the layer's tables then tell of each cluster: 0.4 s and 2 MiB on 8 GiB.)
             options.append("noload" if read_only else "discard")

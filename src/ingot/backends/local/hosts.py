@@ -28,7 +28,7 @@ BASE_KIND, TRAVEL_KIND = "local.base", "local.layer"
 """Work folders without a machine: where a base is made, where a layer is that comes or goes."""
 _TOOLS = ("qemu-storage-daemon", "qemu-img", "slirp4netns", "unshare", "nsenter", "mount", "ssh", "sfdisk")
 _VM_TOOLS = ("qemu-system-x86_64", "qemu-img", "mformat", "mcopy", "ssh", "ssh-keygen")
-_ROOTLESS_TOOLS = ("qemu-storage-daemon", "fuse2fs", "unshare", "nsenter")
+_ROOTLESS_TOOLS = ("qemu-storage-daemon", "fuse2fs", "zerofree", "unshare", "nsenter")
 
 
 class LocalMachine(Protocol):

@@ -19,7 +19,7 @@ from typing import Literal
 
 from ingot.backends.local import booted, container, login, network, scans
 from ingot.backends.local.around import Surroundings
-from ingot.backends.local.grow import grow_file_system, grow_partition
+from ingot.backends.local.grow import clear_free, grow_file_system, grow_partition
 from ingot.backends.local.holder import HeldDisk, hold
 from ingot.backends.local.overlay import Overlay
 from ingot.backends.local.progress import Watch
@@ -188,12 +188,14 @@ class Chroot:
         return self._held
 
     def _mount(self, held: HeldDisk, cancel: Cancel) -> None:
-        grows = self._overlay.grows
+        grows, cleared = self._overlay.grows, self._overlay.holds_freed
         paths = self._overlay.files()
         held.export(paths, writable=True, cancel=cancel)
         if grows:
             grow_partition(held, paths, cancel=cancel)
-        devices = held.mount(trims=self._overlay.holds_freed)
+        if cleared:
+            clear_free(held, cancel=cancel)
+        devices = held.mount()
         files.write_atomically(self._folder / "loop", "".join(f"{_loop(device)}\n" for device in devices))
         if grows:
             grow_file_system(held)

@@ -98,8 +98,9 @@ class Overlay:
 
     @property
     def holds_freed(self) -> bool:
-        """Whether the layers below hold blocks that were freed and not given back: a virtual machine's do."""
-        return any(record.labels.get(BY) == "vm" for record in self.chain)
+        """Whether the layer below holds blocks that were freed and neither given back nor overwritten, and nothing was
+        written since: a virtual machine's does."""
+        return not self.file.exists() and self.chain[-1].labels.get(BY) == "vm"
 
     def below(self) -> tuple[Path, ...]:
         """The files that it stands on, base first."""

@@ -40,18 +40,11 @@ def shown(files: Sequence[Path], folder: Path, *, cancel: Cancel) -> Iterator[tu
         yield raw, raw.with_name("root")
 
 
-def give_back(files: Sequence[Path], folder: Path, *, cancel: Cancel) -> None:
-    """Gives back all that is free on the disk's root file system, block by block; what that takes goes to the last file."""
+def clear_free(files: Sequence[Path], folder: Path, *, cancel: Cancel) -> None:
+    """Overwrites what was deleted from the disk's root file system with zeros, which take no room in the last file."""
     with _exported(files, folder, writable=True, cancel=cancel) as (enter, _, start):
         disk = f"{folder / 'disk'}?offset={start}"
-        done = process.run(
-            [*enter, "e2fsck", "-f", "-y", "-E", "discard", disk],
-            timeout=_LONG,
-            cancel=cancel,
-            check=False,
-        )
-        if done.code not in (0, 1):
-            raise process.failure(done)
+        process.run([*enter, "zerofree", disk], timeout=_LONG, cancel=cancel)
 
 
 @contextmanager

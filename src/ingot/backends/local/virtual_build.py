@@ -144,7 +144,7 @@ class VirtualBuild:
                 with vm_guest.held_still(self._machine.ssh):
                     self._quit()
         paths = self._overlay.files()
-        rootless.give_back(paths, self._folder / "given-back", cancel=cancel)
+        rootless.clear_free(paths, self._folder / "cleared", cancel=cancel)
         records = (*self._overlay.chain, None)
         parts = [scans.Part(file=path, record=record) for path, record in zip(paths, records, strict=True)]
         notes = scans.Notes(self._state / "scans", needles)
