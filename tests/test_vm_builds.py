@@ -87,6 +87,7 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_two_reboots_and_another_kernel(project: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     workspace = Workspace.open(project, state=tmp_path / "state")
