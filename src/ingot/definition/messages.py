@@ -157,7 +157,7 @@ def _say(kind: str, here: Node | None, error: Any) -> tuple[str, str]:
 
 
 def _no_step(here: Node | None, given: str) -> tuple[str, str]:
-    from ingot.definition.schema import KINDS
+    from ingot.definition.step_schema import KINDS
 
     if not isinstance(here, Table):
         return f"a step is a map, not {given}", "such as `packages: [htop]`"

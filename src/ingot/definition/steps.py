@@ -6,7 +6,7 @@ from typing import Any, assert_never
 
 from ingot.definition.messages import validate
 from ingot.definition.nodes import Items, Node, Path, find, place_at, problem
-from ingot.definition.schema import (
+from ingot.definition.step_schema import (
     AnyStep,
     CloudInitBody,
     CloudInitModel,
