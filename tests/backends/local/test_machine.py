@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ingot.backends.local import blocks, chain, confine, holder, machine
+from ingot.backends.local import blocks, chain, confine, holder, overlay
 from ingot.backends.local.network import mirror_labels
 from ingot.errors import BackendError, CancelledError, NotFoundError, RefusedError
 from ingot.model.events import ignore
@@ -198,7 +198,7 @@ def test_grows(site: Site) -> None:
 
 
 def test_long_chain_is_flattened(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "LONGEST", 3)
+    monkeypatch.setattr(overlay, "LONGEST", 3)
     with site.machine("ingot-long") as opened:
         layers = []
         for number in range(5):
