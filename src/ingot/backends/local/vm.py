@@ -329,14 +329,28 @@ def _console(home: Path) -> bytes:
 def _runs(pid: int, ref: str) -> bool:
     """Whether the process is still that machine's QEMU: a number alone may have come to mean another process."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        words = poll(
+            lambda: _words(pid),
+            what=f"the command line of process {pid}",
+            every=Seconds(0.01),
+            deadline=Seconds(10.0),
+            cancel=Flag(),
+        )
+    except DeadlineError:
+        return False
+    return ref.encode() in words
+
+
+def _words(pid: int) -> list[bytes] | None:
+    """A process's command line, empty for one that has ended; None for one just becoming another program."""
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
         state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:2]
     except OSError:
-        return False
-    if not words:
-        # On its way from `setpriv` to QEMU, which has to be read from the disk first; or ended; or of the kernel.
-        return state not in "ZX" and parent not in "02"
-    return ref.encode() in words.split(b"\0")
+        return []
+    # One on its way from `setpriv` to QEMU, which has to be read from the disk first, has none for a moment; one that
+    # has ended, and one of the kernel, has none for good.
+    return line.split(b"\0") if line or state in "ZX" or parent in "02" else None
 
 
 def end_left_over(home: Path, ref: str) -> None:
