@@ -29,7 +29,13 @@ def argv(*words: str) -> list[str]:
 
 def environment(state: Path, **more: str) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return {**kept, "INGOT_STATE": str(state), "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8", **more}
+    return {
+        **kept,
+        "INGOT_STATE": str(state),
+        "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
+        "LC_ALL": "C.UTF-8",
+        **more,
+    }
 
 
 def called(project: Path, state: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -113,6 +119,23 @@ def test_an_interrupted_run_is_listed_with_what_it_left(project: Path, state: Pa
         process.wait()
     said = called(project, state, "ps")
     assert "interrupted" in said.stdout and "memory.machine" in said.stdout and "ingot sweep" in said.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_build_is_resumed_and_repeats_the_unfinished_layer_alone(
+    project: Path, state: Path, number: signal.Signals
+) -> None:
+    with building(project, state) as process:
+        process.send_signal(number)
+        process.wait(timeout=60)
+    (run,) = (path.name for path in (state / "runs").iterdir())
+    write_project(project, DEFINITION)
+    resumed = called(project, state, "resume", run, "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    node, big = json.loads(resumed.stdout)["outcomes"]
+    assert [layer["status"] for layer in node["layers"]] == ["reused"] * 4
+    assert [layer["status"] for layer in big["layers"]] == ["reused"] * 3 + ["built"] * 2
+    assert machines(state) == []
 
 
 def test_strays_are_found_without_any_record_of_their_run(project: Path, state: Path) -> None:
