@@ -398,7 +398,7 @@ def test_resume_wants_secrets_again(ingot: Ingot, project: Path) -> None:
 def test_only_a_build_is_resumed(ingot: Ingot, project: Path) -> None:
     assert ingot("build").code == 0
     ingot("check")
-    run = ingot("logs", "--list", "--json").document["runs"][0]["id"]
-    said = ingot("resume", run)
+    runs = ingot("logs", "--list", "--json").document["runs"]
+    said = ingot("resume", next(run["id"] for run in runs if run["verb"] == "check"))
     assert said.code == 4 and "not a build" in said.err
     assert ingot("build", "--on-error", "ask").code == 2, "there is no terminal to ask on"
