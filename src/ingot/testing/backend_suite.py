@@ -36,7 +36,7 @@ from ingot.model.events import Emit, ignore
 from ingot.model.image import LayerRef, Package
 from ingot.model.plan import Base, Layer, LayerKey, Plan, layer_key
 from ingot.model.secret import Secret
-from ingot.model.step import FilesStep, SealStep, Step
+from ingot.model.step import FilesStep, MachineKind, SealStep, Step
 from ingot.model.units import Bytes, Seconds
 from ingot.ports import Backend, Cancel, Machine, MachineSpec, Needle, Token
 from ingot.system.waits import Flag
@@ -52,6 +52,11 @@ class Subject(Protocol):
     @property
     def base(self) -> LayerRef:
         """A layer that is there already, of any content. The suite never drops it."""
+        ...
+
+    @property
+    def kind(self) -> MachineKind:
+        """What kind of machine is asked for, where the backend has several."""
         ...
 
     def open(self, directory: Path) -> Backend:
@@ -82,7 +87,7 @@ class BackendSuite:
     ) -> None:
         backend = subject.open(tmp_path)
         token = Token("ingot-suite-found-1")
-        resource = backend.hosts.machine(MachineSpec(parent=subject.base))
+        resource = backend.hosts.machine(MachineSpec(parent=subject.base, kind=subject.kind))
         assert resource.find(token) is None
         ref = resource.create(token)
         assert _eventually(lambda: resource.find(token), resource.settles) == ref
@@ -94,11 +99,11 @@ class BackendSuite:
     def test_what_another_process_made_is_deleted_by_its_kind_and_ref(
         self, subject: Subject, tmp_path: Path
     ) -> None:
-        made = subject.open(tmp_path / "1").hosts.machine(MachineSpec(parent=subject.base))
+        made = subject.open(tmp_path / "1").hosts.machine(MachineSpec(parent=subject.base, kind=subject.kind))
 
         def make() -> None:
             backend = subject.open(tmp_path / "1")
-            resource = backend.hosts.machine(MachineSpec(parent=subject.base))
+            resource = backend.hosts.machine(MachineSpec(parent=subject.base, kind=subject.kind))
             backend.hosts.attach(resource.create(Token("ingot-suite-other-1")), emit=ignore, cancel=Flag())
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -111,13 +116,15 @@ class BackendSuite:
 
     def test_a_dead_runs_machine_is_a_stray(self, subject: Subject, tmp_path: Path) -> None:
         def make() -> None:
-            resource = subject.open(tmp_path / "1").hosts.machine(MachineSpec(parent=subject.base))
+            resource = subject.open(tmp_path / "1").hosts.machine(
+                MachineSpec(parent=subject.base, kind=subject.kind)
+            )
             resource.create(Token("ingot-suite-stray-1"))
             os.kill(os.getpid(), signal.SIGKILL)
 
         assert _in_process(make) == signal.SIGKILL
         backend = subject.open(tmp_path / "2")
-        kind = backend.hosts.machine(MachineSpec(parent=subject.base)).kind
+        kind = backend.hosts.machine(MachineSpec(parent=subject.base, kind=subject.kind)).kind
         settles = backend.resource(kind).settles
         found = _eventually(lambda: list(backend.strays(older_than=Seconds(0.0))), settles)
         assert [one for one, _ in found or ()] == [kind]
@@ -128,7 +135,7 @@ class BackendSuite:
 
     def test_a_kept_machine_is_as_it_was_left(self, subject: Subject, tmp_path: Path) -> None:
         backend = subject.open(tmp_path / "1")
-        resource = backend.hosts.machine(MachineSpec(parent=subject.base))
+        resource = backend.hosts.machine(MachineSpec(parent=subject.base, kind=subject.kind))
         ref = resource.create(Token("ingot-suite-kept-1"))
         machine = backend.hosts.attach(ref, emit=ignore, cancel=Flag())
         subject.write(machine, "/root/mine", "still here")
@@ -146,7 +153,7 @@ class BackendSuite:
 
     def test_a_layer_holds_what_was_written(self, subject: Subject, tmp_path: Path) -> None:
         backend = subject.open(tmp_path / "1")
-        with _machine(backend, subject.base) as machine:
+        with _machine(backend, subject.base, kind=subject.kind) as machine:
             subject.write(machine, "/root/one", "1")
             one = _freeze(backend, machine, "suite-holds-1")
             # The machine goes on, on top of what was frozen.
@@ -164,10 +171,10 @@ class BackendSuite:
     def test_what_was_not_frozen_is_lost(self, subject: Subject, tmp_path: Path) -> None:
         backend = subject.open(tmp_path)
         before = {layer.ref.content for layer in backend.layers.layers()}
-        with _machine(backend, subject.base) as machine:
+        with _machine(backend, subject.base, kind=subject.kind) as machine:
             subject.write(machine, "/root/lost", "1")
         assert {layer.ref.content for layer in backend.layers.layers()} == before
-        with _machine(backend, subject.base, purpose="look") as machine:
+        with _machine(backend, subject.base, kind=subject.kind, purpose="look") as machine:
             assert subject.read(machine, "/root/lost") is None
 
     def test_the_same_key_again_takes_over(self, subject: Subject, tmp_path: Path) -> None:
@@ -179,7 +186,7 @@ class BackendSuite:
 
     def test_a_cancelled_freeze_makes_no_layer(self, subject: Subject, tmp_path: Path) -> None:
         backend, cancel = subject.open(tmp_path), Flag()
-        with _machine(backend, subject.base) as machine:
+        with _machine(backend, subject.base, kind=subject.kind) as machine:
             cancel.set()
             with pytest.raises(CancelledError):
                 _freeze(backend, machine, "suite-cancelled", cancel=cancel)
@@ -193,21 +200,24 @@ class BackendSuite:
 
     def test_a_machine_that_is_well_has_no_trouble(self, subject: Subject, tmp_path: Path) -> None:
         backend = subject.open(tmp_path)
-        with _machine(backend, subject.base) as machine:
+        with _machine(backend, subject.base, kind=subject.kind) as machine:
             assert backend.hosts.examine(machine.ref) is None
             subject.write(machine, "/root/one", "1")
             assert subject.read(machine, "/root/one") == "1"
 
     def test_a_disk_does_not_shrink(self, subject: Subject, tmp_path: Path) -> None:
         backend = subject.open(tmp_path)
-        with pytest.raises(BackendError, match="shrink"), _machine(backend, subject.base, disk=Bytes(2**20)):
+        with (
+            pytest.raises(BackendError, match="shrink"),
+            _machine(backend, subject.base, kind=subject.kind, disk=Bytes(2**20)),
+        ):
             pass
         assert not subject.left()
 
     def test_a_secret_is_found_with_its_place(self, subject: Subject, tmp_path: Path) -> None:
         backend = subject.open(tmp_path)
         needle = Needle(name="the secret token", value=Secret(_SECRET))
-        with _machine(backend, subject.base) as machine:
+        with _machine(backend, subject.base, kind=subject.kind) as machine:
             subject.write(machine, "/opt/config", f"token={_SECRET}")
             found = backend.hosts.scan(machine, [needle], cancel=Flag())
         assert any(one.what == needle.name and "/opt/config" in one.where for one in found)
@@ -325,7 +335,7 @@ def _layer(
     on: LayerRef | None = None,
     sealed: bool = False,
 ) -> LayerRef:
-    with _machine(backend, on or subject.base) as machine:
+    with _machine(backend, on or subject.base, kind=subject.kind) as machine:
         subject.write(machine, f"/root/{name}", text)
         return _freeze(backend, machine, name, sealed=sealed)
 
@@ -379,13 +389,13 @@ class _Writer:
         return ""
 
 
-def _plan(base: LayerRef, text: str) -> Plan:
+def _plan(base: LayerRef, kind: MachineKind, text: str) -> Plan:
     source = DebootstrapBase(suite="bookworm")
     layers: list[Layer] = []
     parent = base.key
     steps: Sequence[Step] = (
-        FilesStep(dest="/root/a", text=text),
-        FilesStep(dest="/root/b", text=text),
+        FilesStep(dest="/root/a", text=text, machine=kind),
+        FilesStep(dest="/root/b", text=text, machine=kind),
         SealStep(),
     )
     for number, step in enumerate(steps):
@@ -410,7 +420,7 @@ def _build(subject: Subject, runs: Path, text: str) -> Built:
     writer = _Writer(subject)
     with Run(runs, verb="build") as run:
         return build(
-            _plan(subject.base, text),
+            _plan(subject.base, subject.kind, text),
             run=run,
             backend=subject.open(run.directory),
             provisioner=writer,

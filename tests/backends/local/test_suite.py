@@ -11,6 +11,7 @@ import pytest
 
 from ingot.backends.local.backend import LocalBackend, open_backend
 from ingot.model.image import LayerRef
+from ingot.model.step import MachineKind
 from ingot.ports import BackendSettings, Machine
 from ingot.testing.backend_suite import BackendSuite
 from tests.backends.local.test_killed import find_leftovers, own_loops
@@ -26,6 +27,7 @@ class LocalSubject:
 
     state: Path
     base: LayerRef
+    kind: MachineKind = "chroot"
 
     def open(self, directory: Path) -> LocalBackend:
         return open_backend(BackendSettings(state=self.state, directory=directory, root=self.state))
@@ -50,3 +52,11 @@ class TestLocal(BackendSuite):
     @pytest.fixture
     def subject(self, site: Site) -> LocalSubject:
         return LocalSubject(state=site.state, base=site.base)
+
+
+class TestBooted(BackendSuite):
+    every = 3
+
+    @pytest.fixture
+    def subject(self, site: Site) -> LocalSubject:
+        return LocalSubject(state=site.state, base=site.base, kind="booted")

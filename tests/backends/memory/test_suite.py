@@ -15,6 +15,7 @@ from ingot.model.digest import digest
 from ingot.model.events import ignore
 from ingot.model.image import LayerRef
 from ingot.model.plan import Base, LayerKey
+from ingot.model.step import MachineKind
 from ingot.model.units import Bytes
 from ingot.ports import Machine, Resource
 from ingot.system.waits import Flag
@@ -41,6 +42,7 @@ class MemorySubject:
     root: Path
     base: LayerRef
     habits: Habits
+    kind: MachineKind = "chroot"
 
     def open(self, directory: Path) -> MemoryBackend:
         return MemoryBackend(root=self.root, habits=self.habits)
