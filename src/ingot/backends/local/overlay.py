@@ -165,8 +165,9 @@ class Overlay:
 
 
 def write_spec(folder: Path, spec: MachineSpec) -> None:
-    """Notes in a work folder what its machine was made for."""
-    files.write_atomically(folder / "spec.json", json.dumps(plain(spec)) + "\n")
+    """Notes in a work folder what its machine was made for; not its user-data, which is the first boot's alone."""
+    note = plain(replace(spec, user_data=None))
+    files.write_atomically(folder / "spec.json", json.dumps(note) + "\n")
 
 
 def read_spec(folder: Path) -> MachineSpec:
