@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("ingot.testing.backend_suite")
 DOWNLOADS = Path(__file__).parent.parent / ".cache" / "downloads"
 
 
