@@ -194,10 +194,12 @@ class Batch:
 
     def record(self, plan: Plan, made: Made) -> Outcome:
         """Records what came of a plan whose image, if there is one, was kept before."""
-        from ingot.api.logs import log_of
-
         if made.image is None:
             self.failed.add((plan.image, plan.target))
-        log = str(log_of(self.logs, plan.subject)) if self.logs else ""
+        outcome = made.outcome
+        if self.logs:
+            from ingot.api.logs import log_of
+
+            outcome = replace(outcome, log=str(log_of(self.logs, plan.subject)))
         recorder = Recorder(state=self.maker.workspace.state, run=self.maker.run, catalog=self.catalog)
-        return recorder.outcome(plan, replace(made.outcome, log=log))
+        return recorder.outcome(plan, outcome)

@@ -99,7 +99,7 @@ def plan(
         )
         previous = workspace.state.last_plan(one.project, one.image, one.target)
         standing = () if no_cache else standing_layers(one, backend.layer)
-        pulled = offered(Wanted(plan=one, standing=standing), cache, backend.carrier, emit=emit)
+        pulled = offered(Wanted(plan=one, standing=standing), cache, backend, emit=emit)
         have = frozenset(layer_keys(one)[: len(standing)])
         news = explain(
             one, previous=previous, have=have.__contains__, cached={parcel.key for parcel in pulled}

@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingot.api import looking
 from ingot.errors import NotFoundError, RefusedError, UsageError
 from ingot.model.digest import plain
 from ingot.model.events import Emit
@@ -39,7 +38,7 @@ def remember(workspace: Workspace, wish: Wish, run: Run) -> None:
 
 def resume(workspace: Workspace, name: str, *, emit: Emit, cancel: Cancel, ask: Decide | None) -> Built:
     """Builds again what that run was asked for; layers that were finished are there already."""
-    from ingot.api import adapters, building
+    from ingot.api import adapters, building, looking
     from ingot.api.making import Wish
     from ingot.engine.sweep import sweep
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ingot.cli.complete import images
-from ingot.cli.machines import asking
 from ingot.cli.options import Options, Verb, quantity
 from ingot.cli.render import answers
 from ingot.cli.session import Session
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from ingot.api.outcomes import Built
+    from ingot.engine.work import Decide
     from ingot.model.definition import CheckMachine
     from ingot.model.events import Emit
 
@@ -104,7 +104,7 @@ def build_command(
         raise UsageError(
             "--executor builds elsewhere, where nobody can be asked", hint="use `--on-error keep`"
         )
-    ask = asking(session) if on_error == "ask" else None
+    ask = _asking(session) if on_error == "ask" else None
     with session.working(live=ask is None) as (emit, cancel), _executor(address, emit) as executor:
         built = session.workspace.build(
             names,
@@ -124,6 +124,12 @@ def build_command(
             cancel=cancel,
         )
     return finish(session, built)
+
+
+def _asking(session: Session) -> Decide:
+    from ingot.cli.machines import asking
+
+    return asking(session)
 
 
 @contextmanager

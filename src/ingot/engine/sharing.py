@@ -34,12 +34,13 @@ class Wanted:
     anew: Collection[LayerKey] = ()
 
 
-def offered(
-    wanted: Wanted, cache: LayerCache | None, carrier: LayerCarrier | None, *, emit: Emit
-) -> tuple[Parcel, ...]:
+def offered(wanted: Wanted, cache: LayerCache | None, backend: Backend, *, emit: Emit) -> tuple[Parcel, ...]:
     """What can be pulled so that more of the plan stands, the lowest first; () where that is nothing."""
     keys = [key for key in layer_keys(wanted.plan) if key not in wanted.anew]
-    if cache is None or carrier is None or len(wanted.standing) >= len(keys):
+    if cache is None or len(wanted.standing) >= len(keys):
+        return ()
+    carrier = backend.carrier
+    if carrier is None:
         return ()
     contents = [layer.content if layer else None for layer in wanted.standing]
     try:
@@ -63,11 +64,12 @@ def pull(
 
     They come lowest first: where one cannot be had, those below it are of use all the same.
     """
-    plan, carrier = wanted.plan, backend.carrier
-    parcels = offered(wanted, cache, carrier, emit=emit)
+    parcels = offered(wanted, cache, backend, emit=emit)
     took: dict[LayerKey, Seconds] = {}
-    if not parcels or cache is None or carrier is None:
+    if not parcels:
         return took
+    plan, carrier = wanted.plan, backend.carrier
+    assert cache and carrier, "they offer it"
     names = dict(zip(layer_keys(plan), layer_names(plan), strict=True))
     room = held.open(carrier.room())
     with Baton(lambda key: backend.lock(key, emit=emit, cancel=cancel)) as baton:

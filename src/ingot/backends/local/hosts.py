@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from ingot.backends.local.overlay import read_spec
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
 from ingot.errors import BackendError, NotFoundError
@@ -238,6 +237,8 @@ class LocalHosts:
             machine = self._machines.get(ref)
         if machine:
             return machine
+        from ingot.backends.local.overlay import read_spec
+
         spec = read_spec(self.work(ref))
         machine = self._kinds[spec.kind].open(self.work(ref), spec)
         machine.adopt()
