@@ -384,6 +384,28 @@ def test_resume_builds_what_the_run_was_asked_for(ingot: Ingot, project: Path) -
     assert ingot("ps", "--json").document["runs"] == [], "what was kept is removed"
 
 
+def test_resume_has_the_variables_of_the_environment(
+    ingot: Ingot, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "ingot.yaml").write_text(BROKEN)
+    with monkeypatch.context() as environment:
+        environment.setenv("INGOT_VAR_greeting", "ahoy")
+        run = ingot("build", "big-node", "--json").document["run"]
+    (project / "ingot.yaml").write_text(DEFINITION)
+    (outcome,) = ingot("resume", run, "--json").document["outcomes"]
+    assert [layer["status"] for layer in outcome["layers"]] == ["reused"] * 3 + ["built"] * 2
+
+
+def test_a_resumed_build_keeps_where_it_was_to_ask(ingot: Ingot, project: Path) -> None:
+    (project / "ingot.yaml").write_text(BROKEN)
+    run = ingot("build", "big-node", "--json").document["run"]
+    note = Path(os.environ["INGOT_STATE"]) / "runs" / run / "wish.json"
+    note.write_text(note.read_text().replace('"on_error": "cleanup"', '"on_error": "ask"'))
+    again = ingot("resume", run, "--json").document
+    assert f"ingot cancel {again['run']}" in again["outcomes"][0]["error"]["facts"]["kept"]
+    assert ingot("cancel", again["run"]).code == 0
+
+
 def test_resume_wants_secrets_again(ingot: Ingot, project: Path) -> None:
     secret = "variables:\n  token: {type: string, sensitive: true}\n"
     (project / "ingot.yaml").write_text(BROKEN.replace("variables:\n", secret))

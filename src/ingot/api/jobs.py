@@ -8,7 +8,6 @@ each other. A job may be run again: it first sweeps what its earlier attempts le
 from __future__ import annotations
 
 import base64
-import json
 import os
 import pickle
 import platform
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingot import __version__
+from ingot.api.given import given_variables
 from ingot.api.making import Finished, Made, Maker, Wish
 from ingot.api.outcomes import as_record, failed_outcome, first_of
 from ingot.errors import BackendError, CancelledError, DeadlineError, IngotError, RefusedError, UsageError
@@ -66,24 +66,18 @@ class JobResult:
     error: IngotError | None = None
 
 
-def shared_variables(workspace: Workspace) -> dict[str, str]:
+def shared_variables(workspace: Workspace) -> Mapping[str, str]:
     """The values that variables were given outside the definition and its files, as `--var` takes them.
 
     Raises UsageError for a secret of the command line: its value does not leave this process.
     """
-    given: dict[str, str] = {}
-    for name, variable in workspace.definition.variables.items():
-        if variable.origin not in ("environment", "command line"):
-            continue
-        if not variable.sensitive:
-            text = variable.value if isinstance(variable.value, str) else json.dumps(variable.value)
-            given[name] = str(text)
-        elif variable.origin == "command line":
-            raise UsageError(
-                f"the value of {name!r} is sensitive and is not sent to other processes",
-                hint=f"set INGOT_VAR_{name} where the jobs run, or put it into a file for `--var-file`",
-            )
-    return given
+    given = given_variables(workspace)
+    for name in given.secrets:
+        raise UsageError(
+            f"the value of {name!r} is sensitive and is not sent to other processes",
+            hint=f"set INGOT_VAR_{name} where the jobs run, or put it into a file for `--var-file`",
+        )
+    return given.texts
 
 
 def run_job(job: Job) -> JobResult:

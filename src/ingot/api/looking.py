@@ -110,8 +110,10 @@ def runs(folder: Path) -> tuple[SeenRun, ...]:
 
 
 def _age(name: str) -> tuple[str, bool, str]:
-    """Sorts runs by their time; a run counts as newer than the jobs that it began (`<run>-j1`)."""
-    first = "-".join(name.split("-")[:3])
+    """Sorts runs by their time; a run counts as newer than the jobs that it began."""
+    from ingot.engine.run import first_run
+
+    first = first_run(name)
     return first, name == first, name
 
 

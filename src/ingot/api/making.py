@@ -40,6 +40,7 @@ class Wish:
     on_error: Literal["cleanup", "keep", "ask"] = "cleanup"
     """What becomes of a machine on which a step has failed."""
     keep_for: Seconds = Seconds(12 * 3600.0)
+    """How long such a machine stays where it is kept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,10 +222,12 @@ def _what_now(plan: Plan, error: IngotError, layers: Sequence[LayerRecord], *, r
     if isinstance(error, PlanError):
         return {}
     if "kept_until" in error.facts:
+        from ingot.engine.run import first_run
+
         until = datetime.fromtimestamp(error.facts["kept_until"]).astimezone()
         what = f"kept until {until:%Y-%m-%d %H:%M}"
         kept = f"{what}: `ingot ssh {run.id}` enters it, `ingot cancel {run.id}` removes it"
-        return {"kept": kept, "resume": f"ingot resume {run.id.partition('-j')[0]}"}
+        return {"kept": kept, "resume": f"ingot resume {first_run(run.id)}"}
     count = len(layers)
     kept = f"not kept; {count} finished layer{'s are' if count != 1 else ' is'}" if count else ""
     return {"kept": kept, "resume": f"ingot build {plan.image}"}

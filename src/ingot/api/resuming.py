@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ingot.api.given import given_variables
 from ingot.errors import NotFoundError, RefusedError, UsageError
 from ingot.model.digest import plain
 from ingot.model.events import Emit
@@ -17,27 +18,29 @@ if TYPE_CHECKING:
     from ingot.api.outcomes import Built
     from ingot.api.workspace import Workspace
     from ingot.engine.run import Run
-    from ingot.engine.work import Decide
     from ingot.ports import Cancel
 
 NAME = "wish.json"
 
 
 def remember(workspace: Workspace, wish: Wish, run: Run) -> None:
-    """Notes what a build was asked for. Of secrets given on the command line only the names."""
-    given = workspace.variables
+    """Notes what a build was asked for, with the variables that it was given. Of secrets only the names."""
+    given = given_variables(workspace)
     note = {
         "project": str(workspace.root),
-        "variables": {name: text for name, text in given.items() if name not in workspace.loaded.secrets},
-        "secrets": sorted(name for name in given if name in workspace.loaded.secrets),
+        "variables": given.texts,
+        "secrets": given.secrets,
         "var_files": [str(path.absolute()) for path in workspace.var_files],
         "wish": plain(wish),
     }
     write_atomically(run.directory / NAME, json.dumps(note) + "\n", mode=0o600)
 
 
-def resume(workspace: Workspace, name: str, *, emit: Emit, cancel: Cancel, ask: Decide | None) -> Built:
-    """Builds again what that run was asked for; layers that were finished are there already."""
+def resume(workspace: Workspace, name: str, *, emit: Emit, cancel: Cancel) -> Built:
+    """Builds again what that run was asked for; layers that were finished are there already.
+
+    Nobody is asked this time: where the wish was to ask, a machine on which something fails is kept.
+    """
     from ingot.api import adapters, building, looking
     from ingot.api.making import Wish
     from ingot.engine.sweep import sweep
@@ -61,7 +64,9 @@ def resume(workspace: Workspace, name: str, *, emit: Emit, cancel: Cancel, ask: 
     sweep(again.state.runs, adapters.open_place(again), emit=emit, names=[found.id])
     # What was to be made anew has been, as far as the run came.
     wish = replace(Wish(**note["wish"]), no_cache=False, from_step="")
-    return building.build(again, wish, emit=emit, cancel=cancel, ask=ask)
+    if wish.on_error == "ask":
+        wish = replace(wish, on_error="keep")
+    return building.build(again, wish, emit=emit, cancel=cancel)
 
 
 def _read(path: Path, *, run: str) -> dict[str, Any]:

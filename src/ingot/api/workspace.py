@@ -227,16 +227,16 @@ class Workspace:
             self, wish, habits=simulate, executor=executor, emit=emit, cancel=cancel or _never()
         )
 
-    def resume(
-        self, run: str, *, emit: Emit = ignore, cancel: Cancel | None = None, ask: Decide | None = None
-    ) -> Built:
+    def resume(self, run: str, *, emit: Emit = ignore, cancel: Cancel | None = None) -> Built:
         """Builds again what a run was asked for, from the last layers that it finished; what it kept is removed.
+
+        Where that run was to ask about a failure, this one keeps the machine.
 
         Raises NotFoundError and UsageError for a run that cannot be resumed.
         """
         from ingot.api import resuming
 
-        return resuming.resume(self, run, emit=emit, cancel=cancel or _never(), ask=ask)
+        return resuming.resume(self, run, emit=emit, cancel=cancel or _never())
 
     def ssh(
         self, run: str, *, command: Sequence[str] = (), emit: Emit = ignore, cancel: Cancel | None = None

@@ -62,7 +62,7 @@ _TARGET = click.option("--target", "targets", multiple=True, metavar="TARGET", h
     default="cleanup",
     help="Of a machine whose step failed: remove it, keep it for `ingot ssh`, or ask.  [default: cleanup]",
 )
-@click.option("--keep-for", default="12h", metavar="TIME", help="How long a machine is kept.  [default: 12h]")
+@click.option("--keep-for", default="", metavar="TIME", help="How long a machine is kept.  [default: 12h]")
 @click.option("--simulate", is_flag=True, help="Build in a pretend cloud: nothing is made or recorded.")
 @click.option(
     "--simulate-with",

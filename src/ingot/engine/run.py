@@ -137,6 +137,11 @@ class Scrubber:
         return value
 
 
+def first_run(name: str) -> str:
+    """The run that began this one: `<run>` of its job `<run>-j1` and of that one's second attempt; itself otherwise."""
+    return "-".join(name.split("-")[:3])
+
+
 def attempts(runs: Path, name: str) -> tuple[Path, ...]:
     """The folders of the runs of this name, the first one first: `<name>`, `<name>-r2`, …"""
     return tuple(takewhile(Path.is_dir, (runs / one for one in _in_turn(name))))

@@ -42,8 +42,8 @@ class OnError:
     """What is done when a step, or the leak scan, has failed."""
 
     decide: Decide = always_cleanup
-    keep_for: Seconds = Seconds(12 * 3600.0)
-    """How long a kept machine stays."""
+    keep_for: Seconds = Seconds(0.0)
+    """How long a machine stays that is kept."""
 
 
 class Work:
