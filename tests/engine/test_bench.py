@@ -6,7 +6,6 @@ from ingot.engine.bench import Bench
 from ingot.engine.build import place_of
 from ingot.engine.resources import Resources
 from ingot.engine.run import Run
-from ingot.forensics.report import Examiner
 from ingot.model.events import ignore
 from ingot.model.secret import Secret
 from ingot.system.waits import Flag
@@ -20,19 +19,7 @@ def test_a_machine_with_user_data_serves_one_layer(tmp_path: Path) -> None:
         Run(tmp_path / "runs", verb="build") as run,
         Resources(run.journal, place=place_of(PLAN), emit=ignore, subject="x") as held,
     ):
-        examiner = Examiner(
-            hosts=cloud.hosts, directory=run.directory, image=PLAN.image, scrub=run.scrub, emit=ignore
-        )
-        bench = Bench(
-            PLAN,
-            run=run.id,
-            hosts=cloud.hosts,
-            held=held,
-            clock=run.clock,
-            examiner=examiner,
-            emit=ignore,
-            cancel=Flag(),
-        )
+        bench = Bench(PLAN, run=run, hosts=cloud.hosts, held=held, emit=ignore, cancel=Flag())
         top = bench.make_base(fresh=False)
         told = Secret("#cloud-config\n")
         machines = [

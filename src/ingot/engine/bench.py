@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 
+from ingot.engine.run import Run
 from ingot.engine.trace import point
 from ingot.errors import IngotError
 from ingot.forensics.report import Examiner
@@ -15,7 +16,7 @@ from ingot.model.plan import Layer, LayerKey, Plan
 from ingot.model.secret import Secret
 from ingot.model.step import CloudInitStep, MachineKind
 from ingot.model.units import Seconds
-from ingot.ports import Cancel, Clock, Holder, Machine, MachineHost, MachineSpec
+from ingot.ports import Cancel, Holder, Machine, MachineHost, MachineSpec
 
 LONGEST = Seconds(24 * 3600.0)
 """How long a machine may live that nobody removes: it halts itself then. Longer than any build."""
@@ -28,11 +29,9 @@ class Bench:
         self,
         plan: Plan,
         *,
-        run: str,
+        run: Run,
         hosts: MachineHost,
         held: Holder,
-        clock: Clock,
-        examiner: Examiner,
         emit: Emit,
         cancel: Cancel,
     ) -> None:
@@ -44,11 +43,18 @@ class Bench:
             "project": plan.project,
             "image": plan.image,
             "target": plan.target,
-            "run": run,
+            "run": run.id,
         }
         self._held = held
-        self._clock = clock
-        self._examiner = examiner
+        self._clock = run.clock
+        self._examiner = Examiner(
+            hosts=hosts,
+            directory=run.directory,
+            image=plan.image,
+            scrub=run.scrub,
+            emit=emit,
+            subject=plan.subject,
+        )
         self._ref = ""
         self._kind: MachineKind = "chroot"
         self._told = False  # whether the machine was given user-data: then it serves one layer alone

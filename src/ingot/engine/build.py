@@ -14,7 +14,6 @@ from ingot.engine.run import Run
 from ingot.engine.sharing import Wanted, pull
 from ingot.engine.trace import point
 from ingot.engine.work import OnError, Work
-from ingot.forensics.report import Examiner
 from ingot.model.events import BuildFinished, BuildStarted, Emit, ImageRegistered
 from ingot.model.image import Image, LayerRef
 from ingot.model.plan import LayerKey, Plan
@@ -63,11 +62,9 @@ def build(
         standing = standing_now() if pulled else standing
         bench = Bench(
             plan,
-            run=run.id,
+            run=run,
             hosts=backend.hosts,
             held=held,
-            clock=run.clock,
-            examiner=_examiner(plan, run, backend, emit),
             emit=emit,
             cancel=cancel,
         )
@@ -107,17 +104,6 @@ def build(
         manifest=manifest if records.status == "built" else None,
         status=records.status,
         seconds=seconds,
-    )
-
-
-def _examiner(plan: Plan, run: Run, backend: Backend, emit: Emit) -> Examiner:
-    return Examiner(
-        hosts=backend.hosts,
-        directory=run.directory,
-        image=plan.image,
-        scrub=run.scrub,
-        emit=emit,
-        subject=plan.subject,
     )
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import secrets as randomness
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import fields, replace
 from itertools import count, takewhile
@@ -55,7 +55,7 @@ class Run:
         self._sinks = list(sinks)
         self.scrub = scrubber(secrets or {})
         """Replaces the values of secrets by `***` in a text."""
-        self._scrub = Scrubber(secrets or {})
+        self._clean = Scrubber(self.scrub)
         self._speaking = threading.Lock()
         self._open = ExitStack()
         self._began = 0.0
@@ -70,7 +70,7 @@ class Run:
         A sink that cannot be written to (a closed pipe, a full disk) hears no more: what is told must never keep
         what is done, cleaning up above all, from going on.
         """
-        event = self._scrub(replace(event, at=self.clock.now().timestamp()))
+        event = self._clean(replace(event, at=self.clock.now().timestamp()))
         with self._speaking:
             for sink in tuple(self._sinks):
                 try:
@@ -115,12 +115,10 @@ def _written(file: IO[str]) -> Emit:
 class Scrubber:
     """Replaces the values of secrets by `***` in every text of an event: the last net, behind `Secret`."""
 
-    def __init__(self, secrets: Mapping[str, Secret]) -> None:
-        self._scrub = scrubber(secrets) if secrets else None
+    def __init__(self, scrub: Callable[[str], str]) -> None:
+        self._scrub = scrub
 
     def __call__(self, event: Event) -> Event:
-        if not self._scrub:
-            return event
         changed: dict[str, Any] = {}
         for field in fields(event):
             value = getattr(event, field.name)
@@ -131,7 +129,7 @@ class Scrubber:
 
     def _clean(self, value: object) -> object:
         if isinstance(value, str):
-            return self._scrub(value) if self._scrub else value
+            return self._scrub(value)
         if isinstance(value, tuple):
             return tuple(self._clean(item) for item in value)
         return value

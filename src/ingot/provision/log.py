@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import IO, Literal
 
 from ingot.model.events import Emit, Output
-from ingot.model.secret import Secret
+from ingot.model.secret import Secret, scrubber
 
 TAIL = 40
-_SHORTEST = 4  # characters; masking every `1` of a log would hide more than it protects
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -33,15 +32,8 @@ class StepLog:
         self.emit = emit
         self.tail: deque[str] = deque(maxlen=TAIL)
         self._file = file
-        # The longest first, so that no secret that is part of another one leaves a rest of it.
-        found = {text for secret in secrets.values() for text in secret.reveal().splitlines()}
-        self._hidden = sorted((text for text in found if len(text) >= _SHORTEST), key=len, reverse=True)
-
-    def mask(self, text: str) -> str:
-        """The text with every secret's value replaced by `***`."""
-        for secret in self._hidden:
-            text = text.replace(secret, "***")
-        return text
+        self.mask = scrubber(secrets)
+        """Replaces every secret's value by `***` in a text."""
 
     def line(self, stream: str, text: str) -> None:
         """Takes a line of output; the shape that `process.run` calls."""
