@@ -17,6 +17,7 @@ from ingot.model.events import Event, Warned
 from ingot.model.lock import Lock
 from ingot.model.plan import Base, Plan, base_key
 from ingot.model.units import Bytes
+from tests.definition.test_lock import in_cloud
 
 PROJECT = """\
 name: moved
@@ -51,7 +52,12 @@ def definition(tmp_path: Path) -> Definition:
 def plan(definition: Definition) -> Plan:
     """A plan with the pins of the archive as it is when the test begins."""
     source = definition.bases["debian"].sources["local"]
-    pins = pins_of(resolve(definition, Lock(), update=False, fetch=fetch), "debian", source, "x86_64")
+    pins = pins_of(
+        resolve(definition, Lock(), update=False, fetch=fetch, find=in_cloud),
+        "debian",
+        source,
+        definition.targets["local"],
+    )
     disk = Bytes(2**30)
     base = Base(
         name="debian",

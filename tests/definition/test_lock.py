@@ -14,6 +14,7 @@ import pytest
 from ingot.definition.fetch import fetch
 from ingot.definition.load import load
 from ingot.definition.lock import (
+    Needed,
     begin_epoch,
     describe_changes,
     indexes_digest,
@@ -26,9 +27,10 @@ from ingot.definition.lock import (
     write,
 )
 from ingot.errors import BackendError, DefinitionError, NotFoundError, TransientError
-from ingot.model.definition import DebootstrapBase, Definition, DiskImageBase
+from ingot.model.definition import CloudBase, DebootstrapBase, Definition, DiskImageBase
 from ingot.model.lock import BasePin, Lock, RequirementPin
 from ingot.model.units import Seconds
+from ingot.ports import FoundBase
 
 PROJECT = """\
 name: locked
@@ -47,6 +49,14 @@ images:
   child: {{from: node, targets: [local]}}
   other: {{base: disk, targets: [local]}}
 """
+
+
+def in_cloud(one: Needed) -> FoundBase:
+    """A cloud in which every image is there at once, with a name of its own at each location."""
+    assert isinstance(one.source, CloudBase)
+    return FoundBase(
+        pins={"image": f"{one.source.query['ami']}-{one.target.location}"}, seen={"name": "Debian"}
+    )
 
 
 def _release(
@@ -86,41 +96,55 @@ def definition(tmp_path: Path, archive: Path) -> Definition:
     return load(root).definition
 
 
-def test_everything_local_is_needed_once(definition: Definition) -> None:
+def test_every_base_is_needed_once(definition: Definition) -> None:
     assert [(one.base, one.arch) for one in needed(definition)] == [
         ("debian", "x86_64"),
         ("debian", "aarch64"),
+        ("debian", "x86_64"),
         ("disk", "x86_64"),
     ]
     assert [one.base for one in needed(definition, ["child"])] == ["debian"]
 
 
 def test_resolve_pins_what_is_missing(definition: Definition) -> None:
-    lock = resolve(definition, Lock(), update=False, fetch=fetch)
+    lock = resolve(definition, Lock(), update=False, fetch=fetch, find=in_cloud)
     assert missing(definition, lock) == ()
     source = definition.bases["debian"].sources["local"]
-    pins = pins_of(lock, "debian", source, "x86_64")
+    here, arm = definition.targets["local"], definition.targets["arm"]
+    pins = pins_of(lock, "debian", source, here)
     assert set(pins) == {"bookworm", "bookworm-updates", "bookworm-security"}
-    assert pins != pins_of(lock, "debian", source, "aarch64")
+    assert pins != pins_of(lock, "debian", source, arm)
     disk = definition.bases["disk"].sources["local"]
-    assert pins_of(lock, "disk", disk, "x86_64") == {"sha256": hashlib.sha256(b"disk").hexdigest()}
+    assert pins_of(lock, "disk", disk, here) == {"sha256": hashlib.sha256(b"disk").hexdigest()}
     assert {pin.seen.get("bookworm") for pin in lock.bases} == {"Sat, 17 May 2025 10:00:00 UTC", None}
 
 
+def test_an_image_of_a_cloud_is_pinned_for_each_location(definition: Definition) -> None:
+    source = definition.bases["debian"].sources["cloud"]
+    cloud = definition.targets["cloud"]
+    west, east = (replace(cloud, location=name) for name in ("west", "east"))
+    there = replace(definition, targets={**definition.targets, "cloud": west})
+    lock = resolve(there, Lock(), update=False, fetch=fetch, find=in_cloud)
+    assert pins_of(lock, "debian", source, west) == {"image": "ami-1-west"}
+    assert pins_of(lock, "debian", source, east) == {}
+    moved = replace(definition, targets={**definition.targets, "cloud": east})
+    assert [one.target.location for one in missing(moved, lock)] == ["east"]
+
+
 def test_only_update_moves_a_pin(definition: Definition, archive: Path) -> None:
-    first = resolve(definition, Lock(), update=False, fetch=fetch)
+    first = resolve(definition, Lock(), update=False, fetch=fetch, find=in_cloud)
     _publish(archive, 2)
-    assert resolve(definition, first, update=False, fetch=fetch) == first
-    moved = resolve(definition, first, update=True, fetch=fetch)
+    assert resolve(definition, first, update=False, fetch=fetch, find=in_cloud) == first
+    moved = resolve(definition, first, update=True, fetch=fetch, find=in_cloud)
     lines = list(describe_changes(first, moved))
     assert len(lines) == 6
     assert all(line.startswith("debian (") and " → " in line for line in lines)
 
 
 def test_signing_anew_moves_nothing(definition: Definition, archive: Path) -> None:
-    first = resolve(definition, Lock(), update=False, fetch=fetch)
+    first = resolve(definition, Lock(), update=False, fetch=fetch, find=in_cloud)
     _publish(archive, 1, date="Sun, 18 May 2025 10:00:00 UTC")
-    again = resolve(definition, first, update=True, fetch=fetch)
+    again = resolve(definition, first, update=True, fetch=fetch, find=in_cloud)
     assert [pin.pins for pin in again.bases] == [pin.pins for pin in first.bases]
     assert [pin.seen for pin in again.bases] != [pin.seen for pin in first.bases]
     assert list(describe_changes(first, again)) == []
@@ -129,16 +153,18 @@ def test_signing_anew_moves_nothing(definition: Definition, archive: Path) -> No
 def test_a_new_epoch_moves_the_pins(definition: Definition, archive: Path) -> None:
     fresh = replace(definition, freshness=Seconds(7 * 86400.0))
     monday = datetime(2026, 11, 16, tzinfo=UTC)
-    old = begin_epoch(fresh, resolve(definition, Lock(), update=False, fetch=fetch), now=monday)
+    old = begin_epoch(
+        fresh, resolve(definition, Lock(), update=False, fetch=fetch, find=in_cloud), now=monday
+    )
     assert (old.epoch, old.bases) == ("2026-W47", ())
-    old = resolve(fresh, old, update=False, fetch=fetch)
+    old = resolve(fresh, old, update=False, fetch=fetch, find=in_cloud)
     write(Path(definition.root), old)
     assert read(Path(definition.root)) == old
     _publish(archive, 2)
     sunday = begin_epoch(fresh, old, now=monday + timedelta(days=6))
     assert sunday == old
     later = begin_epoch(fresh, old, now=monday + timedelta(days=7))
-    new = resolve(fresh, later, update=False, fetch=fetch)
+    new = resolve(fresh, later, update=False, fetch=fetch, find=in_cloud)
     first, *rest = describe_changes(old, new)
     assert first == "freshness: 2026-W47 → 2026-W48"
     assert any("bookworm" in line for line in rest)
@@ -155,30 +181,30 @@ def test_an_epoch_that_a_wrong_clock_ran_ahead_to_holds_until_the_lock_is_update
 
 
 def test_without_freshness_pins_hold_and_the_epoch_goes(definition: Definition) -> None:
-    pinned = replace(resolve(definition, Lock(), update=False, fetch=fetch), epoch="2026-W47")
+    pinned = replace(resolve(definition, Lock(), update=False, fetch=fetch, find=in_cloud), epoch="2026-W47")
     kept = begin_epoch(definition, pinned, now=datetime(2027, 1, 1, tzinfo=UTC))
     assert kept == replace(pinned, epoch="")
     assert list(describe_changes(pinned, kept)) == ["freshness: 2026-W47 → dropped"]
 
 
 def test_a_changed_source_needs_pins_of_its_own(definition: Definition) -> None:
-    lock = resolve(definition, Lock(), update=False, fetch=fetch)
+    lock = resolve(definition, Lock(), update=False, fetch=fetch, find=in_cloud)
     source = definition.bases["debian"].sources["local"]
     assert isinstance(source, DebootstrapBase)
     changed = replace(source, components=("main",))
-    assert pins_of(lock, "debian", changed, "x86_64") == {}
+    assert pins_of(lock, "debian", changed, definition.targets["local"]) == {}
     base = replace(definition.bases["debian"], sources={"local": changed})
     other = replace(definition, bases={**definition.bases, "debian": base})
     assert [one.base for one in missing(other, lock)] == ["debian", "debian"]
-    fresh = resolve(other, lock, update=False, fetch=fetch)
+    fresh = resolve(other, lock, update=False, fetch=fetch, find=in_cloud)
     assert len(fresh.bases) == 3  # what the definition no longer has is dropped
 
 
 def test_locking_one_image_leaves_the_others(definition: Definition) -> None:
-    lock = resolve(definition, Lock(), update=False, fetch=fetch)
-    only = resolve(definition, lock, update=True, fetch=fetch, images=["other"])
+    lock = resolve(definition, Lock(), update=False, fetch=fetch, find=in_cloud)
+    only = resolve(definition, lock, update=True, fetch=fetch, find=in_cloud, images=["other"])
     assert only == lock
-    alone = resolve(definition, Lock(), update=False, fetch=fetch, images=["other"])
+    alone = resolve(definition, Lock(), update=False, fetch=fetch, find=in_cloud, images=["other"])
     assert [pin.base for pin in alone.bases] == ["disk"]
 
 
@@ -232,7 +258,7 @@ def test_a_wrong_checksum_names_both(definition: Definition) -> None:
     )
     wrong = replace(definition, bases={**definition.bases, "disk": base})
     with pytest.raises(BackendError, match=wanted) as caught:
-        resolve(wrong, Lock(), update=False, fetch=fetch, images=["other"])
+        resolve(wrong, Lock(), update=False, fetch=fetch, find=in_cloud, images=["other"])
     assert hashlib.sha256(b"disk").hexdigest() in str(caught.value)
 
 
@@ -240,14 +266,14 @@ def test_a_url_has_the_checksum_given(definition: Definition) -> None:
     source = DiskImageBase(url="https://example.org/a.qcow2", sha256="1" * 64)
     base = replace(definition.bases["disk"], sources={"local": source})
     other = replace(definition, bases={**definition.bases, "disk": base})
-    lock = resolve(other, Lock(), update=False, fetch=fetch, images=["other"])
-    assert pins_of(lock, "disk", source, "x86_64") == {"sha256": "1" * 64}
+    lock = resolve(other, Lock(), update=False, fetch=fetch, find=in_cloud, images=["other"])
+    assert pins_of(lock, "disk", source, definition.targets["local"]) == {"sha256": "1" * 64}
 
 
 def test_a_mirror_without_the_suite(definition: Definition, archive: Path) -> None:
     (archive / "dists" / "bookworm-updates" / "InRelease").unlink()
     with pytest.raises(NotFoundError, match="has no suite bookworm-updates"):
-        resolve(definition, Lock(), update=False, fetch=fetch)
+        resolve(definition, Lock(), update=False, fetch=fetch, find=in_cloud)
 
 
 def test_a_component_that_is_not_there() -> None:
@@ -306,7 +332,9 @@ def test_an_unreachable_mirror(definition: Definition, monkeypatch: pytest.Monke
     base = replace(definition.bases["debian"], sources={"local": gone})
     other = replace(definition, bases={**definition.bases, "debian": base})
     with pytest.raises(TransientError, match=r"the mirror http://127\.0\.0\.1:9 is not reachable: .*refused"):
-        resolve(other, Lock(), update=False, fetch=lambda url: fetch(url, timeout=Seconds(5.0)))
+        resolve(
+            other, Lock(), update=False, fetch=lambda url: fetch(url, timeout=Seconds(5.0)), find=in_cloud
+        )
 
 
 def test_requirements_are_recorded(definition: Definition) -> None:
@@ -320,7 +348,7 @@ def test_requirements_are_recorded(definition: Definition) -> None:
     meta = root / "roles" / "acme.web" / "meta"
     meta.mkdir(parents=True)
     (meta / ".galaxy_install_info").write_text("install_date: 'today'\nversion: 1.2.3\n")
-    assert resolve(definition, Lock(), update=False, fetch=fetch).requirements == (
+    assert resolve(definition, Lock(), update=False, fetch=fetch, find=in_cloud).requirements == (
         RequirementPin(kind="collection", name="acme.lost"),
         RequirementPin(kind="collection", name="acme.tools", wanted=">=1.0", installed="1.4.0"),
         RequirementPin(kind="role", name="acme.web", wanted="1.2.3", installed="1.2.3"),
@@ -335,5 +363,5 @@ def test_the_debian_archive(tmp_path: Path) -> None:
     (tmp_path / "base.qcow2").write_bytes(b"disk")
     (tmp_path / "ingot.yaml").write_text(text)
     definition = load(tmp_path).definition
-    lock = resolve(definition, Lock(), update=False, fetch=fetch, images=["child"])
+    lock = resolve(definition, Lock(), update=False, fetch=fetch, find=in_cloud, images=["child"])
     assert set(lock.bases[0].pins) == {"bookworm", "bookworm-updates", "bookworm-security"}

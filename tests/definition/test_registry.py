@@ -15,6 +15,7 @@ from ingot.model.definition import Definition
 from ingot.model.lock import Lock
 from ingot.model.reference import reference
 from ingot.model.units import Seconds
+from tests.definition.test_lock import in_cloud
 from tests.registry import make_image, serving
 
 PROJECT = """\
@@ -86,16 +87,16 @@ def test_the_lock_holds_what_tags_mean(tmp_path: Path) -> None:
         definition = project(folder, host)
         hello, later = f"{host}/acme/hello:1.0", f"{host}/acme/more:latest"
         assert missing_containers(definition, Lock()) == (hello, later)
-        lock = resolve(definition, Lock(), update=False, fetch=no_fetch)
+        lock = resolve(definition, Lock(), update=False, fetch=no_fetch, find=in_cloud)
         assert lock.digests == {hello: first, later: more}
         write(folder, lock)
         assert read(folder) == lock
         moved = make_image(tmp_path, "acme/hello", "1.0", files={"hello": "hello\n"})
         asked.clear()
-        assert resolve(definition, lock, update=False, fetch=no_fetch) == lock
+        assert resolve(definition, lock, update=False, fetch=no_fetch, find=in_cloud) == lock
         assert asked == []
         # One image's pins are looked up alone; those of others stay.
-        part = resolve(definition, lock, update=True, fetch=no_fetch, images=["node"])
+        part = resolve(definition, lock, update=True, fetch=no_fetch, find=in_cloud, images=["node"])
         assert part.digests == {hello: moved, later: more}
         assert list(describe_changes(lock, part)) == [f"{hello}: {first[7:19]} → {moved[7:19]}"]
     assert missing_containers(definition, part, ["big-node"]) == ()

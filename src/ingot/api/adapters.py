@@ -20,13 +20,14 @@ REQUIREMENTS = (
 if TYPE_CHECKING:
     from ingot.api.workspace import Workspace
     from ingot.backends.memory.backend import MemoryBackend
+    from ingot.definition.lock import Needed
     from ingot.engine.journal import Place
     from ingot.engine.run import Run
     from ingot.model.events import Emit
     from ingot.model.image import Package
     from ingot.model.secret import Secret
     from ingot.model.step import Step
-    from ingot.ports import Backend, Cancel, Inventory, LayerCache, Machine, Provisioner
+    from ingot.ports import Backend, Cancel, FoundBase, Inventory, LayerCache, Machine, Provisioner
     from ingot.system.tree import FileTree
 
 
@@ -53,6 +54,28 @@ def open_backend(
         secrets=workspace.loaded.secrets if project else {},
     )
     return backends.find_backend(name)(settings)
+
+
+def base_finder(workspace: Workspace) -> Callable[[Needed], FoundBase]:
+    """How the lock finds the image of a cloud that a base means. It raises PlanError where the backend has none."""
+
+    def find(one: Needed) -> FoundBase:
+        from ingot.errors import PlanError
+        from ingot.model.definition import CloudBase
+
+        target, source = one.target, one.source
+        assert isinstance(source, CloudBase), "others are pinned without a backend"
+        backend = open_backend(
+            workspace, target.backend, options=target.options, directory=workspace.state.runs
+        )
+        if backend.finder is None:
+            raise PlanError(
+                f'the base "{one.base}" is an image of {source.backend!r}, and target "{target.name}" has none',
+                hint=f"give `bases.{one.base}` an entry for `{target.name}`",
+            )
+        return backend.finder.find(source.query, arch=target.arch)
+
+    return find
 
 
 def open_place(workspace: Workspace) -> Callable[[Place, Path], Backend]:

@@ -9,8 +9,10 @@ from ingot.errors import BackendError, RefusedError
 from ingot.model.definition import DebootstrapBase
 from ingot.model.events import Emit, Warned
 from ingot.model.units import Seconds
+from ingot.ports import FoundBase
 
 if TYPE_CHECKING:
+    from ingot.definition.lock import Needed
     from ingot.model.definition import Definition
     from ingot.model.plan import Plan
 
@@ -38,6 +40,11 @@ def tell_moved(definition: Definition, plan: Plan, *, locked: bool, emit: Emit) 
     emit(Warned(subject=plan.subject, message=message, hint=hint))
 
 
+def _stays(one: Needed) -> FoundBase:
+    """The images of clouds do not change: their ids are pinned."""
+    return FoundBase(pins={})
+
+
 def _moved(definition: Definition, plan: Plan, source: DebootstrapBase) -> list[str]:
     from ingot.definition import lock as locks
     from ingot.definition.fetch import fetch
@@ -45,9 +52,14 @@ def _moved(definition: Definition, plan: Plan, source: DebootstrapBase) -> list[
 
     try:
         now = locks.resolve(
-            definition, Lock(), update=True, fetch=partial(fetch, timeout=_PATIENCE), images=[plan.image]
+            definition,
+            Lock(),
+            update=True,
+            fetch=partial(fetch, timeout=_PATIENCE),
+            find=_stays,
+            images=[plan.image],
         )
     except BackendError:
         return []
-    found = locks.pins_of(now, plan.base.name, source, plan.base.arch)
+    found = locks.pins_of(now, plan.base.name, source, definition.targets[plan.target])
     return sorted(name for name, value in found.items() if plan.base.pins.get(name) != value)

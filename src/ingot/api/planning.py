@@ -11,7 +11,7 @@ from ingot.model.events import Emit, Progress, Warned
 
 if TYPE_CHECKING:
     from ingot.api.workspace import Workspace
-    from ingot.model.definition import BaseSource
+    from ingot.model.definition import BaseSource, Target
     from ingot.model.lock import Lock
     from ingot.model.plan import Plan
     from ingot.model.views import Locked, Planned, Valid
@@ -46,7 +46,8 @@ def lock(workspace: Workspace, *, update: bool, dry_run: bool, emit: Emit, cance
     before = locks.read(workspace.root)
     emit(Progress(what="looking up what to pin", done=0))
     current = locks.begin_epoch(workspace.definition, before, now=workspace.clock.now(), update=update)
-    after = locks.resolve(workspace.definition, current, update=update, fetch=fetch)
+    find = adapters.base_finder(workspace)
+    after = locks.resolve(workspace.definition, current, update=update, fetch=fetch, find=find)
     if not dry_run:
         locks.write(workspace.root, after)
     return Locked(
@@ -136,8 +137,8 @@ def _plans(workspace: Workspace, chosen: Sequence[tuple[str, str]], pins: Lock |
     tree = adapters.project_tree(workspace)
     contents = Contents(tree, digests=pins.digests if pins is not None else {})
 
-    def pinned(base: str, source: BaseSource, arch: str) -> Mapping[str, str]:
-        return pins_of(pins, base, source, arch) if pins is not None else {}
+    def pinned(base: str, source: BaseSource, target: Target) -> Mapping[str, str]:
+        return pins_of(pins, base, source, target) if pins is not None else {}
 
     backends = adapters.backend_names({definition.targets[target].backend for _, target in chosen})
     return tuple(
@@ -183,7 +184,8 @@ def _pinned(workspace: Workspace, images: Sequence[str], *, locked: bool, keep: 
     from ingot.definition.fetch import fetch
 
     emit(Progress(what=f"looking up what to pin for {names}", done=0))
-    full = locks.resolve(workspace.definition, current, update=False, fetch=fetch, images=images)
+    find = adapters.base_finder(workspace)
+    full = locks.resolve(workspace.definition, current, update=False, fetch=fetch, find=find, images=images)
     if keep:
         locks.write(workspace.root, full)
     return full

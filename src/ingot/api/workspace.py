@@ -101,10 +101,15 @@ class Workspace:
     @cached_property
     def loaded(self) -> Loaded:
         """The definition, its secrets and its warnings. Raises DefinitionError with every problem."""
+        from ingot import backends
         from ingot.definition.load import load
 
         return load(
-            self.project, variables=self.variables, var_files=self.var_files, environment=self.environment
+            self.project,
+            variables=self.variables,
+            var_files=self.var_files,
+            environment=self.environment,
+            shape_of=backends.find_shape,
         )
 
     @property

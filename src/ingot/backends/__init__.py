@@ -11,15 +11,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ingot.ports import OpenBackend
+    from ingot.ports import OpenBackend, Shape
 
-GROUP = "ingot.backends"
+GROUP, SHAPES_GROUP = "ingot.backends", "ingot.shapes"
 
 KNOWN: Mapping[str, str] = {
     "local": "ingot.backends.local.backend:open_backend",
     "memory": "ingot.backends.memory.backend:open_backend",
 }
 """Where our own backends are: `module:attribute`."""
+
+SHAPES: Mapping[str, str] = {}
+"""Where the shapes of our own backends are; the entry points of `ingot.shapes` name those of others."""
 
 HINTS: Mapping[str, str] = {}
 """What to install where a backend's imports are not there."""
@@ -30,6 +33,25 @@ def names() -> tuple[str, ...]:
     from importlib.metadata import entry_points  # costs 20 ms that few callers need to pay
 
     return tuple(sorted({*KNOWN, *(entry.name for entry in entry_points(group=GROUP))}))
+
+
+def find_shape(name: str) -> Shape | None:
+    """What a backend's targets and bases may say; None for one that tells nothing of it."""
+    from importlib import import_module
+
+    where = SHAPES.get(name)
+    if where:
+        module, _, attribute = where.partition(":")
+        ours: Shape = getattr(import_module(module), attribute)
+        return ours
+    if name in KNOWN:
+        return None
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=SHAPES_GROUP, name=name):
+        theirs: Shape = entry.load()
+        return theirs
+    return None
 
 
 def find_backend(name: str) -> OpenBackend:

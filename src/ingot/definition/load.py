@@ -13,11 +13,12 @@ from ingot.definition.lint import Subject, lint, warn
 from ingot.definition.nodes import Scalar, Table, TooBigError, problem
 from ingot.definition.roles import RoleSearch
 from ingot.definition.settings import read_settings
-from ingot.definition.targets import read_places, usable_name
+from ingot.definition.targets import no_shapes, read_places, usable_name
 from ingot.definition.variables import read_var_files, resolve_variables
 from ingot.errors import DefinitionError, Problem
 from ingot.model.definition import Definition
 from ingot.model.secret import Secret
+from ingot.ports import ShapeOf
 
 FILE = "ingot.yaml"
 _MOST_TOLD = 200
@@ -38,16 +39,18 @@ def load(
     variables: Mapping[str, str] = {},
     var_files: Sequence[Path] = (),
     environment: Mapping[str, str] = {},
+    shape_of: ShapeOf = no_shapes,
 ) -> Loaded:
     """The definition in `path` (`ingot.yaml` or its folder), with its variables filled in and its matrix multiplied.
 
     A variable's value: default < `var_files` in order < `environment` < `variables` (of the command line).
+    `shape_of` gives what a backend's targets and bases may say; what it does not know is taken as it is.
     Raises DefinitionError with the problems of all files, each with its place, path and hint.
     """
     file = (path / FILE if path.is_dir() else path).absolute()
     problems: list[Problem] = []
     try:
-        loaded = _load(file, variables, var_files, environment, problems)
+        loaded = _load(file, variables, var_files, environment, shape_of, problems)
     except TooBigError:
         message = "the definition's references make it too large"
         problems.append(
@@ -69,6 +72,7 @@ def _load(
     variables: Mapping[str, str],
     var_files: Sequence[Path],
     environment: Mapping[str, str],
+    shape_of: ShapeOf,
     problems: list[Problem],
 ) -> Loaded:
     sources = read_sources(file, problems=problems)
@@ -82,7 +86,7 @@ def _load(
     )
     filling = Interpolation(scope=found.scope, problems=problems)
     sections = {name: _filled(filling, name, sources) for name in ("targets", "bases")}
-    places = read_places(sections["targets"], sections["bases"], problems=problems)
+    places = read_places(sections["targets"], sections["bases"], problems=problems, shape_of=shape_of)
     settings = read_settings(sources, filling, problems=problems)
     images = read_images(sources.sections["images"], scope=found.scope, problems=problems)
     definition = Definition(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,17 +16,31 @@ from ingot.definition.nodes import plain
 from ingot.definition.requirements import read_requirements
 from ingot.definition.yaml import parse_yaml
 from ingot.errors import BackendError, DefinitionError, NotFoundError, Problem, TransientError
-from ingot.model.definition import BaseSource, DebootstrapBase, Definition, DiskImageBase
+from ingot.model.definition import (
+    BaseSource,
+    CloudBase,
+    DebootstrapBase,
+    Definition,
+    DiskImageBase,
+    Target,
+)
 from ingot.model.digest import digest_bytes, short
+from ingot.model.digest import plain as plain_value
 from ingot.model.lock import FORMAT, BasePin, ContainerPin, Lock, RequirementPin, epoch_at, epoch_is_over
 from ingot.model.reference import reference
 from ingot.model.step import ContainersStep
 from ingot.system.files import file_digest, write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ingot.definition.fetch import Fetch
     from ingot.definition.registry import DigestOf
     from ingot.model.reference import Reference
+    from ingot.ports import FoundBase
+
+    Find = Callable[["Needed"], FoundBase]
+    """What a base of a cloud is by now, as its target's backend finds it."""
 
 FILE = "ingot.lock"
 _HEAD = """\
@@ -42,6 +57,8 @@ class Needed:
     base: str
     arch: str
     source: BaseSource
+    target: Target
+    """One of the targets that begin with it."""
 
 
 def read(root: Path) -> Lock:
@@ -113,8 +130,8 @@ def needed(definition: Definition, images: Sequence[str] | None = None) -> tuple
         for target in (definition.targets[target] for target in targets):
             source = base.sources.get(target.name) or base.sources.get(target.backend)
             if source:
-                one = Needed(base=base.name, arch=target.arch, source=source)
-                found[one.base, one.arch, source_text(source)] = one
+                one = Needed(base=base.name, arch=target.arch, source=source, target=target)
+                found[_identity(one)] = one
     return tuple(found.values())
 
 
@@ -142,9 +159,9 @@ def missing_containers(
     return tuple(image for image in needed_containers(definition, images) if image not in lock.digests)
 
 
-def pins_of(lock: Lock, base_name: str, source: BaseSource, arch: str) -> dict[str, str]:
+def pins_of(lock: Lock, base_name: str, source: BaseSource, target: Target) -> dict[str, str]:
     """The pins of a base that count in its key; empty where the lock has none for this very source."""
-    found = _find(lock, Needed(base=base_name, arch=arch, source=source))
+    found = _find(lock, Needed(base=base_name, arch=target.arch, source=source, target=target))
     return dict(found.pins) if found else {}
 
 
@@ -154,12 +171,13 @@ def resolve(
     *,
     update: bool,
     fetch: Fetch,
+    find: Find,
     digest_of: DigestOf | None = None,
     images: Sequence[str] | None = None,
 ) -> Lock:
     """The lock with a pin for everything that these images (or all) need; `update` moves the pins there are.
 
-    Without `images`, pins of what the definition no longer has are dropped. Raises BackendError, as `fetch` and
+    Without `images`, pins of what the definition no longer has are dropped. Raises BackendError, as `fetch`, `find` and
     `digest_of` do, and for a file whose checksum is not the one given.
     """
     root = Path(definition.root)
@@ -167,7 +185,7 @@ def resolve(
     pinned = {_identity(one): found for one in wanted if not update and (found := _find(lock, one))}
     for one in wanted:
         if _identity(one) not in pinned:
-            pinned[_identity(one)] = _pin(one, root, fetch)
+            pinned[_identity(one)] = _pin(one, root, fetch, find)
     others = () if images is None else tuple(pin for pin in lock.bases if _key(pin) not in pinned)
     bases = tuple(sorted((*others, *pinned.values()), key=_key))
     tags = needed_containers(definition, images)
@@ -190,20 +208,23 @@ def begin_epoch(definition: Definition, lock: Lock, *, now: datetime, update: bo
     return Lock(requirements=lock.requirements, epoch=epoch) if epoch_is_over(lock.epoch, epoch) else lock
 
 
-def source_text(source: BaseSource) -> str:
-    """What of a source decides its pins, in a line."""
+def source_text(source: BaseSource, location: str = "") -> str:
+    """What of a source decides its pins, in a line. An image of a cloud is another one at each location."""
     match source:
         case DebootstrapBase():
             archives = " ".join(dict.fromkeys(address for _, address in source.archives))
             return f"debootstrap {source.suite} {','.join(source.components)} {archives}"
         case DiskImageBase():
             return " ".join(part for part in ("image", source.url, source.sha256) if part)
+        case CloudBase():
+            query = json.dumps(plain_value(source.query), sort_keys=True, ensure_ascii=False)
+            return " ".join(part for part in (source.backend, location, query) if part)
         case _:
             assert_never(source)
 
 
 def _identity(one: Needed) -> tuple[str, str, str]:
-    return one.base, one.arch, source_text(one.source)
+    return one.base, one.arch, source_text(one.source, one.target.location)
 
 
 def _key(pin: BasePin) -> tuple[str, str, str]:
@@ -214,7 +235,7 @@ def _find(lock: Lock, one: Needed) -> BasePin | None:
     return next((pin for pin in lock.bases if _key(pin) == _identity(one)), None)
 
 
-def _pin(one: Needed, root: Path, fetch: Fetch) -> BasePin:
+def _pin(one: Needed, root: Path, fetch: Fetch, find: Find) -> BasePin:
     pins: dict[str, str] = {}
     seen: dict[str, str] = {}
     match one.source:
@@ -226,9 +247,13 @@ def _pin(one: Needed, root: Path, fetch: Fetch) -> BasePin:
                     seen[suite] = date[1].decode("ascii", "replace")
         case DiskImageBase() as source:
             pins["sha256"] = _image_digest(source, root)
+        case CloudBase():
+            found = find(one)
+            pins, seen = dict(found.pins), dict(found.seen)
         case _:
             assert_never(one.source)
-    return BasePin(base=one.base, arch=one.arch, source=source_text(one.source), pins=pins, seen=seen)
+    base, arch, text = _identity(one)
+    return BasePin(base=base, arch=arch, source=text, pins=pins, seen=seen)
 
 
 def _release(source: DebootstrapBase, suite: str, address: str, fetch: Fetch) -> bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ingot.errors import Problem
@@ -61,6 +61,12 @@ def plain(node: Node) -> Any:
             return [plain(item) for item in items]
         case Table(entries=entries):
             return {key: plain(entry) for key, entry in entries.items()}
+
+
+def without(node: Table, names: Collection[str]) -> Table:
+    """The map without these keys."""
+    kept = {key: item for key, item in node.entries.items() if key not in names}
+    return replace(node, entries=kept, keys={key: node.keys[key] for key in kept})
 
 
 def from_plain(value: Any, place: Place, *, raw: str = "") -> Node:

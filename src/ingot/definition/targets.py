@@ -8,13 +8,21 @@ from typing import Any
 
 from ingot.definition.fields import check_name
 from ingot.definition.messages import Bad, validate
-from ingot.definition.nodes import Node, Scalar, Table, plain, problem
+from ingot.definition.nodes import Node, Scalar, Table, plain, problem, without
 from ingot.definition.schema import DebootstrapModel, LocalBaseModel, TargetModel
 from ingot.definition.suggest import did_you_mean
 from ingot.errors import Problem
-from ingot.model.definition import BaseDefinition, BaseSource, DebootstrapBase, DiskImageBase, Target
+from ingot.model.definition import (
+    BaseDefinition,
+    BaseSource,
+    CloudBase,
+    DebootstrapBase,
+    DiskImageBase,
+    Target,
+)
 from ingot.model.step import Place
 from ingot.model.units import parse_bytes
+from ingot.ports import Shape, ShapeOf
 
 BACKENDS = ("local", "aws", "azure", "gcp", "openstack", "memory")
 """Backends that a base may speak of before any target does."""
@@ -36,12 +44,19 @@ class Places:
     """(base, its key) → what was written there."""
 
 
-def read_places(targets: Table, bases: Table, *, problems: list[Problem]) -> Places:
-    """Reads both sections; what is not sound is told and left out."""
+def no_shapes(backend: str) -> Shape | None:
+    """Whatever a backend is told is taken as it is."""
+    return None
+
+
+def read_places(
+    targets: Table, bases: Table, *, problems: list[Problem], shape_of: ShapeOf = no_shapes
+) -> Places:
+    """Reads both sections; what is not sound is told and left out. `shape_of` knows what backends can be told."""
     made = {
         name: target
         for name, node in targets.entries.items()
-        if (target := _target(name, node, targets.keys[name], problems))
+        if (target := _target(name, node, targets.keys[name], problems, shape_of))
     }
     backends = {target.backend for target in made.values()} | set(BACKENDS)
     known = backends | set(targets.entries)
@@ -60,7 +75,7 @@ def read_places(targets: Table, bases: Table, *, problems: list[Problem]) -> Pla
         nodes.update({(name, key): item for key, item in node.entries.items()})
         _refuse_unknown(node, known, path, problems)
         kinds = {key: made[key].backend if key in made else key for key in node.entries}
-        sources[name] = _base(name, node, kinds, place, problems)
+        sources[name] = _base(name, node, kinds, place, problems, shape_of)
     return Places(
         targets=made,
         bases=sources,
@@ -87,7 +102,7 @@ def usable_name(name: str, place: Place, path: tuple[str, ...], problems: list[P
     return True
 
 
-def _target(name: str, node: Node, place: Place, problems: list[Problem]) -> Target | None:
+def _target(name: str, node: Node, place: Place, problems: list[Problem], shape_of: ShapeOf) -> Target | None:
     path = ("targets", name)
     if not usable_name(name, place, path, problems):
         return None
@@ -111,34 +126,47 @@ def _target(name: str, node: Node, place: Place, problems: list[Problem]) -> Tar
                         hint=hint,
                     )
                 )
+    shape = shape_of(model.backend)
+    if shape and isinstance(node, Table):
+        own = without(node, TargetModel.model_fields)
+        if validate(shape.target, own, path=path, problems=problems) is None:
+            return None
     return Target(
         name=name,
         backend=model.backend,
         arch=model.arch,
         disk=parse_bytes(model.disk),
         options=options,
+        location=shape.location(options) if shape else "",
+        checkpoints=shape.checkpoints if shape else None,
         place=place,
     )
 
 
 def _base(
-    name: str, node: Table, kinds: Mapping[str, str], place: Place, problems: list[Problem]
+    name: str,
+    node: Table,
+    kinds: Mapping[str, str],
+    place: Place,
+    problems: list[Problem],
+    shape_of: ShapeOf,
 ) -> BaseDefinition:
     sources: dict[str, BaseSource] = {}
-    others: dict[str, Mapping[str, Any]] = {}
     for key, item in node.entries.items():
         path = ("bases", name, key)
         if kinds[key] in _ON_DISK:
             model = validate(LocalBaseModel, item, path=path, problems=problems)
             if model:
                 sources[key] = _source(model)
-        elif isinstance(item, Table):
-            others[key] = plain(item)
-        else:
+        elif not isinstance(item, Table):
             problems.append(
                 problem("a map is asked for here", item.place, path=path, hint="such as {ami: …}")
             )
-    return BaseDefinition(name=name, sources=sources, others=others, place=place)
+        else:
+            shape = shape_of(kinds[key])
+            if shape is None or validate(shape.base, item, path=path, problems=problems):
+                sources[key] = CloudBase(backend=kinds[key], query=plain(item))
+    return BaseDefinition(name=name, sources=sources, place=place)
 
 
 def _source(model: LocalBaseModel) -> BaseSource:

@@ -38,6 +38,10 @@ class Target:
     arch: Arch = "x86_64"
     disk: Bytes = Bytes(8 * 2**30)
     options: Mapping[str, Any] = field(default_factory=dict)
+    location: str = ""
+    """Where its images live, as the backend names it: a region. "" where the backend has one place alone."""
+    checkpoints: int | None = None
+    """How many layers of a build it keeps beside the last one; None for all of them."""
     place: Place = NOWHERE
 
 
@@ -78,7 +82,16 @@ class DiskImageBase:
     """Required for a URL; a path without one is hashed by the lock."""
 
 
-BaseSource = DebootstrapBase | DiskImageBase
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CloudBase:
+    """A base that is an image of a cloud. `query` is how it is found there, as the backend's shape has it."""
+
+    kind: Literal["cloud"] = "cloud"
+    backend: str
+    query: Mapping[str, Any]
+
+
+BaseSource = DebootstrapBase | DiskImageBase | CloudBase
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,8 +100,6 @@ class BaseDefinition:
 
     name: str
     sources: Mapping[str, BaseSource]
-    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What it is on targets and backends whose bases are not made here, as plain data."""
     place: Place = NOWHERE
 
 

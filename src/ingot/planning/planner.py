@@ -18,8 +18,8 @@ from ingot.planning.contents import Contents
 from ingot.planning.names import layer_names
 from ingot.ports import Tree
 
-PinsOf = Callable[[str, BaseSource, str], Mapping[str, str]]
-"""The lock's pins of a base (its name, what it is made from, its architecture) that count in its key."""
+PinsOf = Callable[[str, BaseSource, Target], Mapping[str, str]]
+"""The lock's pins of a base (its name, what it is made from, for which target) that count in its key."""
 
 
 def select(
@@ -88,7 +88,7 @@ def plan(
         image=image,
         target=target,
         backend=place.backend,
-        location=str(place.options.get("location", place.backend)),
+        location=place.location or place.backend,
         arch=place.arch,
         disk=disk,
         base=base,
@@ -103,7 +103,7 @@ def plan(
 def _base(definition: Definition, root: ImageDefinition, target: Target, pins: PinsOf) -> Base:
     source = _source(definition, root, target)
     disk = root.disk or target.disk
-    pinned = dict(pins(root.base, source, target.arch))
+    pinned = dict(pins(root.base, source, target))
     return Base(
         name=root.base,
         source=source,

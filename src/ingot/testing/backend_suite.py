@@ -1,4 +1,4 @@
-"""The contracts of `ports.py` as tests that every backend passes. Needs pytest.
+"""The contracts of `ingot.ports` as tests that every backend passes. Needs pytest.
 
     from ingot.testing.backend_suite import BackendSuite, Subject
 

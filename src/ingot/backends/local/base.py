@@ -12,7 +12,8 @@ from ingot.backends.local import archive, debootstrap, disk_image, network
 from ingot.backends.local.download_origin import address_of, upstream_from
 from ingot.backends.local.downloads import Downloads
 from ingot.backends.local.holder import refuse_without_root
-from ingot.model.definition import DebootstrapBase, DiskImageBase
+from ingot.errors import BackendError
+from ingot.model.definition import CloudBase, DebootstrapBase, DiskImageBase
 from ingot.model.events import Emit
 from ingot.model.plan import Base
 from ingot.ports import BackendSettings, Cancel
@@ -50,6 +51,11 @@ def make_base(
                 )
                 disk_image.build(image, base, disk, folder=folder, cancel=cancel)
                 return {}
+            case CloudBase(backend=cloud):
+                raise BackendError(
+                    f"the base {base.name} is an image of {cloud!r}, and the local backend makes its own",
+                    hint=f"give `bases.{base.name}` an entry `local:`",
+                )
             case _:
                 assert_never(base.source)
 

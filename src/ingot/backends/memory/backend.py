@@ -115,6 +115,10 @@ class MemoryBackend:
     def carrier(self) -> None:
         return None
 
+    @property
+    def finder(self) -> None:
+        return None
+
     def layer(self, key: LayerKey) -> LayerRef | None:
         """The layer of this key with all that it stands on."""
         return self.shelf.layer(key)
