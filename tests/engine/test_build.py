@@ -31,6 +31,7 @@ from ingot.model.events import (
     Warned,
 )
 from ingot.model.forensics import Evidence
+from ingot.model.plan import Plan
 from ingot.model.secret import Secret, placeholder
 from ingot.model.units import Seconds
 from ingot.system.waits import Flag
@@ -407,3 +408,43 @@ def test_another_place_of_a_secret_is_not_its_value(workshop: Workshop) -> None:
     assert built.manifest is not None
     assert "short" not in str(built.manifest)
     assert replace(built, seconds=Seconds(0.0)).layers[1].steps == ("files /run/token",)
+
+
+def keeping(*kept: str) -> Plan:
+    """The plan on a backend that keeps these layers alone."""
+    layers = tuple(replace(layer, keep=layer.name in kept) for layer in PLAN.layers)
+    return replace(PLAN, layers=layers)
+
+
+def test_a_layer_that_is_not_kept_is_made_on_the_same_machine(workshop: Workshop) -> None:
+    built = workshop.build(keeping("layer-2", "seal"))
+    assert workshop.counts == {"bases": 1, "machines": 1, "layers": 2, "images": 1}
+    assert [bool(layer.content) for layer in built.layers] == [True, False, True, False, True]
+    there = workshop.store.find_layers([layer.key for layer in PLAN.layers])
+    assert list(there) == [PLAN.layers[1].key, PLAN.layers[3].key]
+    done = workshop.store.shelf.disk(built.image.digest)["done"]
+    assert done[1:] == workshop.applied and len(done) == 6, "all of it is in the image"
+
+
+def test_a_build_goes_on_from_the_last_layer_that_was_kept(workshop: Workshop) -> None:
+    plan = keeping("layer-1", "seal")
+    workshop.step_fault = failing("packages slurmd", ProvisionError("no"), times=1)
+    with pytest.raises(ProvisionError):
+        workshop.build(plan)
+    workshop.applied.clear()
+    assert statuses(workshop.build(plan)) == ["reused", "reused", "built", "built", "built"]
+    assert workshop.applied == ["files /etc/motd", "packages tmux", "packages slurmd", "seal"]
+
+
+def test_what_somebody_else_kept_meanwhile_is_taken(workshop: Workshop) -> None:
+    """Of a layer that is not kept nobody waits for anybody; at the next one that is, the other's is there."""
+    plan = keeping("layer-3", "seal")
+    other = Workshop(root=workshop.root, cloud=workshop.cloud)
+
+    def beaten(name: str) -> None:
+        if name == "packages tmux" and not other.applied:
+            other.build(plan)
+
+    workshop.step_fault = beaten
+    built = workshop.build(plan)
+    assert statuses(built) == ["built", "built", "built", "reused", "reused"]

@@ -89,7 +89,7 @@ class Computer:
             Run(self.state / "runs", verb="build", sinks=[self.events.append]) as run,
             Resources(run.journal, place=place_of(PLAN), emit=run.emit) as held,
         ):
-            wanted = Wanted(plan=PLAN, standing=standing_layers(PLAN, self.backend.layer))
+            wanted = Wanted(plan=PLAN, standing=standing_layers(PLAN, self.backend))
             backend, clock = self.backend, run.clock
             pull(wanted, self.remote, backend=backend, held=held, clock=clock, emit=run.emit, cancel=Flag())
         return self.standing()
@@ -98,7 +98,7 @@ class Computer:
         return self.backend
 
     def standing(self) -> list[ContentId]:
-        return [layer.content for layer in standing_layers(PLAN, self.backend.layer) if layer]
+        return [layer.content for layer in standing_layers(PLAN, self.backend) if layer]
 
     def left(self) -> list[Path]:
         return [*(self.state / "local" / "work").glob("*"), *(self.state / "runs").glob("*/journal.jsonl")]

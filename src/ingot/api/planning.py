@@ -99,7 +99,7 @@ def plan(
             workspace, one.backend, options=one.options, directory=workspace.state.runs
         )
         previous = workspace.state.last_plan(one.project, one.image, one.target)
-        standing = () if no_cache else standing_layers(one, backend.layer)
+        standing = () if no_cache else standing_layers(one, backend)
         pulled = offered(Wanted(plan=one, standing=standing), cache, backend, emit=emit)
         have = frozenset(layer_keys(one)[: len(standing)])
         news = explain(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from types import TracebackType
 
 from ingot.engine.run import Run
@@ -12,11 +13,11 @@ from ingot.errors import IngotError
 from ingot.forensics.report import Examiner
 from ingot.model.events import Emit
 from ingot.model.image import LayerRef
-from ingot.model.plan import Layer, LayerKey, Plan
+from ingot.model.plan import ContentId, Layer, LayerKey, Plan
 from ingot.model.secret import Secret
-from ingot.model.step import CloudInitStep, MachineKind
-from ingot.model.units import Seconds
-from ingot.ports import Cancel, Holder, Machine, MachineHost, MachineSpec
+from ingot.model.step import CloudInitStep
+from ingot.model.units import Bytes, Seconds
+from ingot.ports import Cancel, Holder, HostKind, Machine, MachineHost, MachineSpec
 
 LONGEST = Seconds(24 * 3600.0)
 """How long a machine may live that nobody removes: it halts itself then. Longer than any build."""
@@ -56,7 +57,7 @@ class Bench:
             subject=plan.subject,
         )
         self._ref = ""
-        self._kind: MachineKind = "chroot"
+        self._kind: HostKind = "chroot"
         self._told = False  # whether the machine was given user-data: then it serves one layer alone
         self._top: LayerRef | None = None
 
@@ -67,9 +68,13 @@ class Bench:
         point("after base")
         return made
 
-    def kind_for(self, layer: Layer) -> MachineKind:
-        """What kind of machine makes a layer: the one that its steps want, or for the engine's own the host's choice."""
-        return self.hosts.own_kind if layer.seals or not layer.steps else layer.machine
+    def kind_for(self, layer: Layer) -> HostKind:
+        """What kind of machine makes a layer: the one that its steps want, or for the engine's own the host's choice.
+
+        A host of instances has no other kind.
+        """
+        own = self.hosts.own_kind
+        return own if own == "instance" or layer.seals or not layer.steps else layer.machine
 
     def machine_for(self, layer: Layer, top: LayerRef, *, user_data: Secret | None = None) -> Machine:
         """A reachable machine for a layer whose disk is what `top` holds: the one that made it, or a fresh one.
@@ -83,6 +88,7 @@ class Bench:
             self._held.close(self._ref)
             self._ref = ""
         if not self._ref:
+            assert top.ref, "a fresh machine starts from a layer that was kept"
             spec = MachineSpec(
                 parent=top,
                 kind=kind,
@@ -138,6 +144,11 @@ class Bench:
             cancel=self.cancel,
         )
         point(f"after freeze {layer.name}")
+        return self._top
+
+    def leave(self, layer: Layer, *, on: LayerRef) -> LayerRef:
+        """The machine as it is after a layer that is not kept: it goes on to the next, and nobody else can use it."""
+        self._top = replace(on, key=layer.key, content=ContentId(""), ref="", size=Bytes(0), labels={})
         return self._top
 
 

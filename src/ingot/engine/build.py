@@ -48,7 +48,7 @@ def build(
     started = run.clock.monotonic()
 
     def standing_now() -> tuple[LayerRef | None, ...]:
-        return standing_layers(plan, lambda key: None if key in anew else backend.layer(key))
+        return standing_layers(plan, backend, anew=anew)
 
     standing = standing_now()
     emit(BuildStarted(subject=plan.subject, layers=layer_names(plan), reused=len(standing)))
@@ -118,7 +118,10 @@ def _pile(
     pulled: Mapping[LayerKey, Seconds],
     before_base: Callable[[], None],
 ) -> LayerRef | None:
-    """The plan's layers one on the other, from those that stand to the last; returns that one."""
+    """The plan's layers one on the other, from those that stand to the last; returns that one.
+
+    One that is not kept is no layer that others could find or wait for: only what the machine has become.
+    """
     bench, plan = work.bench, work.bench.plan
     top: LayerRef | None = None
     for index, found in enumerate(standing):
@@ -126,8 +129,10 @@ def _pile(
     for index in range(len(standing), len(plan.layers) + 1):
         bench.cancel.check()
         key = layer_keys(plan)[index]
-        baton.take(key)
-        found = None if key in anew else backend.layer(key)  # somebody else may have made it meanwhile
+        found = None
+        if index == 0 or plan.layers[index - 1].keep:
+            baton.take(key)
+            found = None if key in anew else backend.layer(key)  # somebody else may have made it meanwhile
         if found and _stands_on(found, top):
             top = records.reused(index, found)
         elif top is None:
@@ -140,12 +145,16 @@ def _pile(
     return top
 
 
-def standing_layers(plan: Plan, have: Callable[[LayerKey], LayerRef | None]) -> tuple[LayerRef | None, ...]:
-    """What is there of the plan's layers, base first, up to the deepest one that can be used.
+def standing_layers(
+    plan: Plan, backend: Backend, *, anew: Collection[LayerKey] = ()
+) -> tuple[LayerRef | None, ...]:
+    """What is there of the plan's layers, base first, up to the deepest one that can be used; none of those `anew`.
 
-    None stands for one below it that its key no longer leads to: the chain itself goes by content, and is whole.
+    None stands for one below it that was not kept, or that its key no longer leads to: the chain itself goes by content,
+    and is whole.
     """
-    found = [have(key) for key in layer_keys(plan)]
+    there = backend.find_layers([key for key in layer_keys(plan) if key not in anew])
+    found = [there.get(key) for key in layer_keys(plan)]
     for count in range(len(found), 0, -1):
         if found[count - 1] and all(map(_stands_on, found[1:count], found)):
             return tuple(found[:count])
@@ -156,9 +165,10 @@ def _stands_on(layer: LayerRef | None, below: LayerRef | None) -> bool:
     """Whether a layer may be used above another one.
 
     Not where the one below was made anew without cache: what stood on the old content is out of date then, even
-    though its inputs are the same. A flattened layer (without a parent) stands by itself.
+    though its inputs are the same. A flattened layer (without a parent) stands by itself; of one below that was not
+    kept only its key is known.
     """
-    return layer is None or below is None or layer.parent in (None, below.content)
+    return layer is None or below is None or not below.content or layer.parent in (None, below.content)
 
 
 def place_of(plan: Plan) -> Place:

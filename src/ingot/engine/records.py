@@ -107,7 +107,7 @@ class Records:
             status=status,
             seconds=seconds,
             bytes=layer.size if layer else Bytes(0),
-            content=layer.content if layer else None,
+            content=(layer.content or None) if layer else None,
             steps=tuple(readable(describe(step)) for step in steps),
             pulled=pulled,
         )

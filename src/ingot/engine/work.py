@@ -70,6 +70,7 @@ class Work:
     def make_layer(self, layer: Layer, *, on: LayerRef, following: Layer | None = None) -> LayerRef:
         """The layer, made on the one below it. Only a disk without leaks becomes a sealed one.
 
+        One that is not kept stands for the machine as it is then, and for nothing in the store: see `Bench.leave`.
         `following` is the one that will be made next, as far as is known.
         """
         bench = self.bench
@@ -86,7 +87,7 @@ class Work:
             self._carefully(partial(self._refuse_leaks, machine))
         if following and following.steps:
             self._provisioner.expect(following.steps[0])
-        return bench.freeze(machine, layer, following=following)
+        return bench.freeze(machine, layer, following=following) if layer.keep else bench.leave(layer, on=on)
 
     def _apply(self, step: Step, machine: Machine) -> None:
         bench = self.bench

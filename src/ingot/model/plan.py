@@ -41,6 +41,7 @@ class Layer:
     parent: LayerKey
     steps: tuple[Step, ...]
     keep: bool = True
+    """Whether it is frozen; else its steps are only part of what the next one that is kept holds."""
     grow: Bytes | None = None
     """The size that the disk has from this layer on, where `from` grows it."""
     revs: Mapping[str, str] = field(default_factory=dict)

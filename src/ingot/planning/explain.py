@@ -74,7 +74,8 @@ def explain(
             told = (_IN_CACHE if layer.key in cached else "", _not_compared(layer))
             status, reason = "hit", "; ".join(filter(None, told))
         else:
-            status, reason = "miss", _why(plain(layer), old_layers.get(layer.name), parent_name)
+            gone = _GONE if layer.keep else _NOT_KEPT
+            status, reason = "miss", _why(plain(layer), old_layers.get(layer.name), parent_name, gone=gone)
         news.append(_news(layer.name, layer.key, status, reason))
         parent_name = layer.name
     return tuple(news)
@@ -94,20 +95,21 @@ def _base_news(plan: Plan, old: Json | None, *, hit: bool, cached: bool) -> Laye
 
 _IN_CACHE = "in the cache"
 _GONE = "was built before, but is no longer there"
+_NOT_KEPT = "is not kept there; made again with what follows"
 
 
 def _news(name: str, key: LayerKey, status: str, reason: str) -> LayerNews:
     return LayerNews(name=name, key=key, status="hit" if status == "hit" else "miss", reason=readable(reason))
 
 
-def _why(new: Json, old: Json | None, parent: str) -> str:
+def _why(new: Json, old: Json | None, parent: str, *, gone: str) -> str:
     if old is None:
         return "never built"
     change = next(_layer_changes(old, new), "")
     if change:
         return change
     if old["key"] == new["key"]:
-        return _GONE
+        return gone
     if old["parent"] != new["parent"]:
         return f"parent changed ({parent})"
     return "made by another version of Ingot"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import groupby
 
@@ -14,6 +15,7 @@ from ingot.model.plan import Base, Layer, LayerKey, Plan, base_key, layer_key
 from ingot.model.secret import secret_names
 from ingot.model.step import CloudInitStep, SealStep, Step
 from ingot.model.units import Bytes, format_bytes
+from ingot.planning.checkpoints import Part, checkpoints
 from ingot.planning.contents import Contents
 from ingot.planning.names import layer_names
 from ingot.ports import Tree
@@ -82,7 +84,7 @@ def plan(
     ]  # all of them, so that one error names all that is missing
     if contents.problems:
         raise DefinitionError(problems=contents.take_problems())
-    layers, disk = _layers(definition, lineage, base, steps)
+    layers, disk = _layers(definition, lineage, base, steps, most=place.checkpoints)
     return Plan(
         project=definition.name,
         image=image,
@@ -126,10 +128,20 @@ def _source(definition: Definition, root: ImageDefinition, target: Target) -> Ba
 
 
 def _layers(
-    definition: Definition, lineage: Sequence[ImageDefinition], base: Base, steps: Sequence[Step]
+    definition: Definition,
+    lineage: Sequence[ImageDefinition],
+    base: Base,
+    steps: Sequence[Step],
+    *,
+    most: int | None,
 ) -> tuple[tuple[Layer, ...], Bytes]:
-    """The chain of layers, each image's after its parent's, and the size of the disk in the end."""
-    parts: list[tuple[tuple[Step, ...], Bytes | None]] = []
+    """The chain of layers, each image's after its parent's, and the size of the disk in the end.
+
+    At `most` so many of them are kept beside the last one.
+    """
+    parts: list[Part] = []
+    ends: list[int] = []
+    parents = {one.parent for one in definition.images.values()}
     rest, disk = iter(steps), base.disk
     for one in lineage:
         if one.disk and one.disk != disk:
@@ -142,12 +154,15 @@ def _layers(
             disk = one.disk
             parts.append(((), disk))
         parts += [(_fit_together(part), None) for part in _grouped([next(rest) for _ in one.steps])]
+        if one.name in parents:
+            ends.append(len(parts) - 1)
     parts.append(((SealStep(),), None))
     layers: list[Layer] = []
     parent = base.key
-    for name, (part, grow) in zip(layer_names(base.name, parts), parts, strict=True):
+    kept = checkpoints(parts, most=most, ends=ends)
+    for index, (name, (part, grow)) in enumerate(zip(layer_names(base.name, parts), parts, strict=True)):
         layer = _layer(definition, name, parent=parent, arch=base.arch, steps=part, grow=grow)
-        layers.append(layer)
+        layers.append(replace(layer, keep=index in kept))
         parent = layer.key
     return tuple(layers), disk
 

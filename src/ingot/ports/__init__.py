@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ingot.ports.backend import Backend, BackendSettings, OpenBackend, Shape, ShapeOf
 from ingot.ports.basics import Cancel, Clock, Holder, Resource, Token, Tree
-from ingot.ports.machines import Finding, Machine, MachineHost, MachineSpec, Needle, SshAccess
+from ingot.ports.machines import Finding, HostKind, Machine, MachineHost, MachineSpec, Needle, SshAccess
 from ingot.ports.steps import Inventory, Provisioner
 from ingot.ports.stores import BaseFinder, Exporter, FoundBase, ImageStore, LayerStore, StoredLayer
 from ingot.ports.travel import LayerCache, LayerCarrier, Parcel
@@ -23,6 +23,7 @@ __all__ = [
     "Finding",
     "FoundBase",
     "Holder",
+    "HostKind",
     "ImageStore",
     "Inventory",
     "LayerCache",

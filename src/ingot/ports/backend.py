@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +43,11 @@ class Backend(Protocol):
     def finder(self) -> BaseFinder | None: ...
 
     def layer(self, key: LayerKey) -> LayerRef | None:
-        """The layer of this key with its whole chain intact, or None. Quick: called for every layer of a plan."""
+        """The layer of this key with its whole chain intact, or None."""
+        ...
+
+    def find_layers(self, keys: Sequence[LayerKey]) -> Mapping[LayerKey, LayerRef]:
+        """Those of these layers that are there, each as `layer` gives it: one call where that is one to a cloud."""
         ...
 
     def lock(self, key: LayerKey, *, emit: Emit, cancel: Cancel) -> AbstractContextManager[None]:

@@ -15,6 +15,9 @@ from ingot.model.secret import Secret
 from ingot.model.units import Bytes, Seconds
 from ingot.ports.basics import Cancel, Holder, Resource
 
+HostKind = Literal["chroot", "booted", "vm", "instance"]
+"""Kinds of machines: three of the local backend, and the one that clouds have."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SshAccess:
@@ -32,7 +35,7 @@ class Machine(Protocol):
     @property
     def ssh(self) -> SshAccess: ...
     @property
-    def kind(self) -> Literal["chroot", "booted", "vm", "instance"]: ...
+    def kind(self) -> HostKind: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +43,7 @@ class MachineSpec:
     """What machine to make: on which layer, of which kind; `purpose` "look" means a throw-away, never frozen."""
 
     parent: LayerRef
-    kind: Literal["chroot", "booted", "vm"] = "chroot"
+    kind: HostKind = "chroot"
     purpose: Literal["build", "look"] = "build"
     arch: str = "x86_64"
     disk: Bytes | None = None
@@ -86,7 +89,7 @@ class MachineHost(Protocol):
     """
 
     @property
-    def own_kind(self) -> Literal["chroot", "booted", "vm"]:
+    def own_kind(self) -> HostKind:
         """What the engine's own layers, a larger disk and the seal, are made on here."""
         ...
 

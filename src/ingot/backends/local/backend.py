@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache, cached_property
 from pathlib import Path
@@ -62,6 +62,10 @@ class LocalBackend:
     def layer(self, key: LayerKey) -> LayerRef | None:
         """The layer of this key with its whole chain intact; what is damaged is dropped."""
         return self.store.find(key)
+
+    def find_layers(self, keys: Sequence[LayerKey]) -> dict[LayerKey, LayerRef]:
+        """Those of these layers that are there."""
+        return {key: found for key in keys if (found := self.layer(key))}
 
     def lock(self, key: LayerKey, *, emit: Emit, cancel: Cancel) -> AbstractContextManager[None]:
         """Held by whoever builds the layer of this key."""

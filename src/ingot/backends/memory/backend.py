@@ -123,6 +123,10 @@ class MemoryBackend:
         """The layer of this key with all that it stands on."""
         return self.shelf.layer(key)
 
+    def find_layers(self, keys: Sequence[LayerKey]) -> dict[LayerKey, LayerRef]:
+        """Those of these layers that are there."""
+        return {key: found for key in keys if (found := self.layer(key))}
+
     @contextmanager
     def lock(self, key: LayerKey, *, emit: Emit, cancel: Cancel) -> Iterator[None]:
         """Held by whoever builds the layer of this key."""
