@@ -6,16 +6,19 @@ its own, for a socket's path may not exceed 107 bytes.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shlex
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ingot.errors import BackendError
 from ingot.model.units import Seconds
 from ingot.ports import Cancel, SshAccess
-from ingot.system import process
-from ingot.system.files import write_atomically
+from ingot.system import files, process
 
 _MAKING = threading.Lock()  # builds side by side share the run's key
 
@@ -40,7 +43,7 @@ def write_entry(folder: Path, entry: HostEntry, *, sockets: Path) -> SshAccess:
     The config is complete in itself: `ssh -F <config> <alias>` works for people and for Ansible alike.
     """
     known = folder / f"{entry.alias}.known_hosts"
-    write_atomically(known, f"{entry.alias} {entry.host_key.strip()}\n", mode=0o600)
+    files.write_atomically(known, f"{entry.alias} {entry.host_key.strip()}\n", mode=0o600)
     options = {
         "HostName": entry.hostname,
         "Port": str(entry.port),
@@ -72,7 +75,7 @@ def write_entry(folder: Path, entry: HostEntry, *, sockets: Path) -> SshAccess:
         options["ProxyJump"] = entry.proxy_jump
     text = f"Host {entry.alias}\n" + "".join(f"  {name} {value}\n" for name, value in options.items())
     config = folder / f"{entry.alias}.config"
-    write_atomically(config, text, mode=0o600)
+    files.write_atomically(config, text, mode=0o600)
     return SshAccess(config=config, host=entry.alias)
 
 
@@ -123,3 +126,23 @@ def close(access: SshAccess) -> None:
     process.run(
         ["ssh", "-F", str(access.config), "-O", "exit", access.host], timeout=Seconds(10.0), check=False
     )
+
+
+def socket_folder(work: Path) -> Path:
+    """Where a machine's shared connections have their sockets: short, and found again from its work folder."""
+    above = "/run/ingot" if os.geteuid() == 0 else f"{tempfile.gettempdir()}/ingot-{os.geteuid()}"
+    return Path(above) / hashlib.sha256(str(work).encode()).hexdigest()[:12]
+
+
+def make_socket_folder(path: Path) -> None:
+    """Makes the folder, for its owner alone."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_uid != os.geteuid():
+        raise BackendError(f"{path} belongs to somebody else", hint="remove it")
+
+
+def clear_sockets(path: Path) -> None:
+    """Removes what ended connections left."""
+    if path.is_dir():
+        for left in path.iterdir():
+            files.remove(left)

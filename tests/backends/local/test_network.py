@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ingot.backends.local.login import needs_pam, sshd_config
 from ingot.backends.local.network import apt_conf, certificate_files, listen_inside, proxy_environment
 from ingot.errors import BackendError
+from ingot.system.sshd import config, needs_pam
 
 
 def test_proxies_are_told_in_both_spellings() -> None:
@@ -67,7 +67,7 @@ def test_locked_root_needs_pam(shadow: str, expected: bool) -> None:
 
 
 def test_every_login_gets_the_environment() -> None:
-    text = sshd_config({"B": "2", "A": "1"}, pam=False)
+    text = config({"B": "2", "A": "1"}, pam=False)
     assert "SetEnv A=1 B=2\n" in text and "UsePAM no\n" in text
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ingot.backends.local import login
 from ingot.errors import RefusedError
 from ingot.model.events import ignore
 from ingot.model.units import Seconds
 from ingot.ports import MachineSpec, Token
+from ingot.system import ssh
 from ingot.system.waits import Flag, poll
 from tests.backends.local.test_kept import later
 from tests.local_fixtures import Site, cached_base, key, site
@@ -66,7 +66,7 @@ def test_a_killed_builder_leaves_a_folder_that_sweeping_removes(site: Site) -> N
     backend = later(site)
     assert ("local.vm", token) in list(backend.strays(older_than=Seconds(0.0)))
     backend.resource("local.vm").delete(token)
-    assert not work.exists() and not login.socket_folder(work).exists()
+    assert not work.exists() and not ssh.socket_folder(work).exists()
     assert [one.leased for one in backend.layers.layers() if one.ref.content == site.base.content] == [False]
 
 

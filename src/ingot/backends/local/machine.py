@@ -31,7 +31,7 @@ from ingot.model.events import Emit
 from ingot.model.forensics import Evidence
 from ingot.model.units import Seconds
 from ingot.ports import Cancel, Finding, MachineSpec, Needle, SshAccess
-from ingot.system import files, ssh
+from ingot.system import files, ssh, sshd
 from ingot.system.waits import Flag, poll
 
 
@@ -85,11 +85,11 @@ class Chroot:
         held = self._open(cancel)
         with self._overlay.whole_or_lost():
             self._mount(held, cancel)
-            shadow, sshd, *system = held.read("/etc/shadow", "/usr/sbin/sshd", *booted.SYSTEMS)
-            login.refuse_without_sshd(sshd is not None)
+            shadow, daemon, *system = held.read("/etc/shadow", sshd.PROGRAM, *booted.SYSTEMS)
+            login.refuse_without_sshd(daemon is not None)
             if self._boots:
                 booted.refuse_without_system(any(system))
-            access = self._start(held, pam=login.needs_pam(shadow or ""), cancel=cancel)
+            access = self._start(held, pam=sshd.needs_pam(shadow or ""), cancel=cancel)
             if self._boots:
                 watch = booted.watch_start(self._console, limit=self._spec.boot_limit)
                 self._starting = access, watch
@@ -131,7 +131,7 @@ class Chroot:
         self.detach(trim=False)
         self._mine.close()
         files.remove(self._folder / "holder")
-        files.remove(login.socket_folder(self._folder))
+        files.remove(ssh.socket_folder(self._folder))
         self._overlay.put_by()
 
     @property
@@ -226,8 +226,8 @@ class Chroot:
         else:
             init = held.start(visitors=placed, run_files=run_files, sizes=_sizes(), cancel=cancel)
         self._init = init
-        sockets = login.socket_folder(self._folder)
-        login.clear_sockets(sockets)
+        sockets = ssh.socket_folder(self._folder)
+        ssh.clear_sockets(sockets)
         access = login.write_access(around.keys, name, init, sockets=sockets)
         if around.downloads:
             mirrors = network.mirrors_of(self._overlay.chain[-1].labels)
@@ -237,7 +237,7 @@ class Chroot:
     def _end_session(self) -> None:
         if self._access:
             ssh.close(self._access)
-            login.clear_sockets(login.socket_folder(self._folder))
+            ssh.clear_sockets(ssh.socket_folder(self._folder))
         self._access = None
         self._session.close()
 
@@ -269,7 +269,7 @@ def remove_work(folder: Path) -> None:
         deadline=Seconds(60.0),
         cancel=Flag(),
     )
-    files.remove(login.socket_folder(folder))
+    files.remove(ssh.socket_folder(folder))
     files.remove(folder)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from ingot.backends.local import login, vm, vm_look, vm_seed
+from ingot.backends.local import vm, vm_look, vm_seed
 from ingot.backends.local.records import Record
 from ingot.backends.local.store import NewLayer, Store
 from ingot.errors import NotFoundError, RefusedError
@@ -54,8 +54,8 @@ class Virtual:
     def attach(self, *, emit: Emit, cancel: Cancel) -> Machine:
         """Waits until it answers over SSH."""
         if not self._machine:
-            sockets = login.socket_folder(self._folder)
-            login.make_socket_folder(sockets)
+            sockets = ssh.socket_folder(self._folder)
+            ssh.make_socket_folder(sockets)
             self._watch = vm.watch_boot(self._folder, self._spec)
             self._machine = vm.attach_vm(
                 self._folder.parent,
@@ -83,7 +83,7 @@ class Virtual:
     def _access(self) -> SshAccess | None:
         if self._machine:
             return self._machine.ssh
-        return vm.try_access(self._folder, vm_seed.make_keys(self._folder), login.socket_folder(self._folder))
+        return vm.try_access(self._folder, vm_seed.make_keys(self._folder), ssh.socket_folder(self._folder))
 
     def freeze(self, new: NewLayer, *, final: bool) -> Record:
         raise RefusedError("a throw-away machine is never frozen", hint="open one for building")
@@ -96,11 +96,11 @@ class Virtual:
         if self._machine:
             ssh.close(self._machine.ssh)
         self._resource.delete(self._folder.name)
-        files.remove(login.socket_folder(self._folder))
+        files.remove(ssh.socket_folder(self._folder))
         self._mine.close()
 
 
 def remove_virtual(folder: Path, *, state: Path) -> None:
     """Removes the virtual machine that a dead process left."""
     vm.VmResource(folder=folder.parent, state=state).delete(folder.name)
-    files.remove(login.socket_folder(folder))
+    files.remove(ssh.socket_folder(folder))

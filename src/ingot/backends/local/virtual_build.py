@@ -19,7 +19,6 @@ from pathlib import Path
 
 from ingot.backends.local import (
     chain,
-    login,
     network,
     rootless,
     scans,
@@ -87,7 +86,7 @@ class VirtualBuild:
         """What can be seen of it, which ends it; None for one that answers, and for one that was never booted."""
         if not self._qemu or not self._keys:
             return None
-        sockets = login.socket_folder(self._folder)
+        sockets = ssh.socket_folder(self._folder)
         access = self._machine.ssh if self._machine else vm.try_access(self._folder, self._keys, sockets)
         return vm_look.look(
             vm_look.Seen(
@@ -115,7 +114,7 @@ class VirtualBuild:
                     stack.enter_context(vm_guest.held_still(self._machine.ssh))
                 self._quit()
         self._overlay.put_by()
-        files.remove(login.socket_folder(self._folder))
+        files.remove(ssh.socket_folder(self._folder))
 
     @property
     def parent(self) -> Record | None:
@@ -158,7 +157,7 @@ class VirtualBuild:
         if self._qemu:
             process.end(self._qemu, grace=Seconds(0.0))
         self._overlay.close()
-        files.remove(login.socket_folder(self._folder))
+        files.remove(ssh.socket_folder(self._folder))
         files.remove(self._folder)
 
     def _boot(self, emit: Emit, cancel: Cancel) -> vm.VmMachine:
@@ -172,9 +171,9 @@ class VirtualBuild:
         self._serve_downloads()
         self._node = vm_qemu.DISK
         self._qemu = vm.launch(self._folder, paths, state=self._state, spec=self._spec)
-        sockets = login.socket_folder(self._folder)
-        login.make_socket_folder(sockets)
-        login.clear_sockets(sockets)
+        sockets = ssh.socket_folder(self._folder)
+        ssh.make_socket_folder(sockets)
+        ssh.clear_sockets(sockets)
         self._watch = vm.watch_boot(self._folder, self._spec)
         return vm.attach_vm(
             self._folder.parent,
@@ -244,6 +243,6 @@ class VirtualBuild:
     def _end_session(self) -> None:
         if self._machine:
             ssh.close(self._machine.ssh)
-            login.clear_sockets(login.socket_folder(self._folder))
+            ssh.clear_sockets(ssh.socket_folder(self._folder))
         self._machine, self._prepared = None, False
         self._session.close()
