@@ -1,0 +1,1 @@
+"""Amazon Web Services: EC2 instances, EBS snapshots as layers, AMIs as images."""

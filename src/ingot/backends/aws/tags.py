@@ -1,0 +1,79 @@
+"""What is written on things in AWS so that they are found again: tags, and names made of templates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ingot.model.image import LayerRef
+from ingot.model.plan import ContentId, LayerKey
+from ingot.model.units import Bytes
+
+TOKEN = "ingot:token"
+"""On everything temporary, from the call on that makes it."""
+EXPIRES = "ingot:expires"
+KEY, CONTENT, SEALED, SCANNED = "ingot:key", "ingot:content", "ingot:sealed", "ingot:scanned"
+_LABEL = "ingot:label:"
+GIB = 2**30
+
+Tags = Sequence[Mapping[str, str]]
+
+
+def tags(values: Mapping[str, str]) -> list[dict[str, str]]:
+    """Tags as EC2 takes them."""
+    return [{"Key": key, "Value": value} for key, value in values.items()]
+
+
+def specification(kinds: Iterable[str], values: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Tags for what one call makes, of several kinds of things."""
+    return [{"ResourceType": kind, "Tags": tags(values)} for kind in kinds]
+
+
+def values(found: Mapping[str, Any]) -> dict[str, str]:
+    """The tags of a thing, as EC2 describes it."""
+    return {tag["Key"]: tag["Value"] for tag in found.get("Tags") or ()}
+
+
+def filters(wanted: Mapping[str, str | Sequence[str]]) -> list[dict[str, Any]]:
+    """Filters as EC2 takes them."""
+    return [
+        {"Name": name, "Values": [value] if isinstance(value, str) else list(value)}
+        for name, value in wanted.items()
+    ]
+
+
+def labels(found: Mapping[str, str]) -> dict[str, str]:
+    """Our own labels among a thing's tags."""
+    return {key.removeprefix(_LABEL): value for key, value in found.items() if key.startswith(_LABEL)}
+
+
+def label_tags(given: Mapping[str, str]) -> dict[str, str]:
+    """Our own labels as tags."""
+    return {f"{_LABEL}{key}": value for key, value in given.items()}
+
+
+def layer(snapshot: Mapping[str, Any]) -> LayerRef:
+    """The layer that a snapshot of ours is. A snapshot is a whole disk: it stands on nothing."""
+    told = values(snapshot)
+    return LayerRef(
+        key=LayerKey(told[KEY]),
+        content=ContentId(told[CONTENT]),
+        parent=None,
+        ref=snapshot["SnapshotId"],
+        size=Bytes(snapshot["VolumeSize"] * GIB),
+        created=snapshot["StartTime"].astimezone().isoformat(timespec="seconds"),
+        sealed=SEALED in told,
+        labels=labels(told),
+    )
+
+
+_UNFIT = re.compile(r"[^A-Za-z0-9()\[\] ./'@_-]+")
+
+
+def ami_name(template: str, words: Mapping[str, str]) -> str:
+    """The name of an AMI: at most 128 characters, of those that EC2 takes (RegisterImage, `Name`).
+
+    Raises KeyError for a word that the template may not use.
+    """
+    return _UNFIT.sub("-", template.format_map(words))[:128].strip("-. ")
