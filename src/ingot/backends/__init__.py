@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 GROUP, SHAPES_GROUP = "ingot.backends", "ingot.shapes"
 
 KNOWN: Mapping[str, str] = {
+    "aws": "ingot.backends.aws.backend:open_backend",
     "local": "ingot.backends.local.backend:open_backend",
     "memory": "ingot.backends.memory.backend:open_backend",
 }
 """Where our own backends are: `module:attribute`."""
 
-SHAPES: Mapping[str, str] = {}
+SHAPES: Mapping[str, str] = {"aws": "ingot.backends.aws.shape:SHAPE"}
 """Where the shapes of our own backends are; the entry points of `ingot.shapes` name those of others."""
 
-HINTS: Mapping[str, str] = {}
+HINTS: Mapping[str, str] = {"aws": "install `ingot[aws]`"}
 """What to install where a backend's imports are not there."""
 
 

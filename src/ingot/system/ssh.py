@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ingot.errors import BackendError
 from ingot.model.units import Seconds
@@ -25,10 +26,15 @@ _MAKING = threading.Lock()  # builds side by side share the run's key
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostEntry:
-    """What OpenSSH must know of one machine. `host_key` is a public key line; it is the only one accepted."""
+    """What OpenSSH must know of one machine. `host_key` is a public key line; it is the only one accepted.
+
+    Without one, `trust` says what is: the key that it shows `first`, from then on that one alone; or `any`, where the
+    way to it is through another machine that is known.
+    """
 
     alias: str
-    host_key: str
+    host_key: str = ""
+    trust: Literal["first", "any"] = "first"
     identity: Path
     hostname: str = "127.0.0.1"
     port: int = 22
@@ -43,7 +49,9 @@ def write_entry(folder: Path, entry: HostEntry, *, sockets: Path) -> SshAccess:
     The config is complete in itself: `ssh -F <config> <alias>` works for people and for Ansible alike.
     """
     known = folder / f"{entry.alias}.known_hosts"
-    files.write_atomically(known, f"{entry.alias} {entry.host_key.strip()}\n", mode=0o600)
+    if entry.host_key:
+        files.write_atomically(known, f"{entry.alias} {entry.host_key.strip()}\n", mode=0o600)
+    strict = "yes" if entry.host_key else "accept-new" if entry.trust == "first" else "no"
     options = {
         "HostName": entry.hostname,
         "Port": str(entry.port),
@@ -52,9 +60,9 @@ def write_entry(folder: Path, entry: HostEntry, *, sockets: Path) -> SshAccess:
         "IdentitiesOnly": "yes",
         "IdentityAgent": "none",
         "HostKeyAlias": entry.alias,
-        "UserKnownHostsFile": str(known),
+        "UserKnownHostsFile": "/dev/null" if strict == "no" else str(known),
         "GlobalKnownHostsFile": "/dev/null",
-        "StrictHostKeyChecking": "yes",
+        "StrictHostKeyChecking": strict,
         "UpdateHostKeys": "no",
         "PasswordAuthentication": "no",
         "KbdInteractiveAuthentication": "no",

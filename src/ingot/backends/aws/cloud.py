@@ -19,6 +19,7 @@ Answer = Mapping[str, Any]
 _PATIENCE = Seconds(120.0)
 """For how long a call is tried again that AWS wants to be made later."""
 _PAUSE = Seconds(1.0)
+_SETTLES = Seconds(60.0)
 
 
 class Cloud:
@@ -27,9 +28,14 @@ class Cloud:
     Safe for several threads.
     """
 
-    def __init__(self, region: str, *, profile: str = "", pause: Seconds = _PAUSE) -> None:
+    def __init__(
+        self, region: str, *, profile: str = "", pause: Seconds = _PAUSE, settles: Seconds = _SETTLES
+    ) -> None:
         self.region = region
         self.pause = pause
+        """Between two looks at what takes time."""
+        self.settles = settles
+        """How old a thing may be that is not listed yet."""
         self._profile = profile
         self._clients: dict[tuple[str, str], Any] = {}
         self._making = threading.Lock()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 CHECKPOINTS = 4
 """Layers that a build keeps beside the sealed one: each is a snapshot that costs money."""
@@ -33,6 +34,18 @@ def _matching(pattern: str, what: str, example: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _one_or_more() -> BeforeValidator:
+    """A list, or the one thing that would be in it."""
+    return BeforeValidator(
+        lambda value: [value] if isinstance(value, str) else value, json_schema_input_type=str | list[str]
+    )
+
+
+def _shorthand(field: str) -> BeforeValidator:
+    """A map, or text that is its most telling entry."""
+    return BeforeValidator(lambda value: {field: value} if isinstance(value, str) else value)
+
+
 Region = Annotated[str, _matching(r"[a-z]{2}(-[a-z]+)+-\d", "a region", "us-west-2")]
 Account = Annotated[
     str, _matching(r"\d{12}", "an account's number, twelve digits in quotes", '"123456789012"')
@@ -48,6 +61,17 @@ InstanceType = Annotated[str, _matching(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "an inst
 Parameter = Annotated[
     str, _matching(r"/[\w./-]+", "a parameter's name", "/aws/service/debian/release/12/latest/amd64")
 ]
+
+
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as error:
+        raise Wrong(f"{value!r} is not a network", hint="such as `198.51.100.7/32`") from error
+    return value
+
+
+Network = Annotated[str, AfterValidator(_network)]
 TagKey = Annotated[str, _matching(r"(?!aws:)(?!ingot:).{1,128}", "a tag's key of your own", "Team")]
 Organization = Annotated[
     str,
@@ -68,7 +92,7 @@ class BaseShape(_Model):
         default="", description="The AMI's name, with `*` and `?`; the newest that fits is taken."
     )
     owners: list[Owner] = Field(default=[], description="Whose AMIs are looked at; needed with `name`.")
-    filters: dict[str, str | list[str]] = Field(
+    filters: dict[str, Annotated[list[str], _one_or_more()]] = Field(
         default={}, description="Further filters, as EC2's DescribeImages has them."
     )
     user: str = Field(default="", description="Who logs in; known for the usual distributions.")
@@ -104,12 +128,6 @@ class VolumeShape(_Model):
     )
 
 
-class SubnetShape(_Model):
-    """A subnet found by filters, as EC2's DescribeSubnets has them; the one with the most free addresses is taken."""
-
-    filters: dict[str, str | list[str]] = Field(description="Such as `{tag:Name: build}`.")
-
-
 class BastionShape(_Model):
     """A host between here and the instances."""
 
@@ -142,19 +160,27 @@ class TargetShape(_Model):
     profile: str = Field(
         default="", description="A profile of `~/.aws/config`; else what `AWS_PROFILE` says."
     )
-    instance_type: InstanceType | Annotated[list[InstanceType], Field(min_length=1)] | None = Field(
-        default=None, description="What to build on; of several the first that has capacity."
+    instance_type: Annotated[list[InstanceType], _one_or_more()] = Field(
+        default=[], description="What to build on; of several the first that has capacity."
     )
     spot: bool = Field(default=False, description="Spot instances first; on-demand where there are none.")
     user: str = Field(
         default="", description="Who logs in to the source AMI; known for the usual distributions."
     )
-    subnet: SubnetId | SubnetShape | None = Field(
+    subnet: SubnetId | None = Field(
         default=None, description="Where instances are launched; the default VPC where nothing is said."
+    )
+    subnet_filters: dict[str, Annotated[list[str], _one_or_more()]] = Field(
+        default={},
+        description="Filters that find the subnet, as EC2's DescribeSubnets has them, such as `{tag:Name: build}`.",
     )
     security_groups: list[GroupId] = Field(
         default=[],
         description="Groups for the instances; else one is made that lets in this computer's address alone.",
+    )
+    allow_from: list[Network] = Field(
+        default=[],
+        description="Networks from which SSH is let in; this computer's public address alone where nothing is said.",
     )
     public_ip: bool | None = Field(
         default=None,
@@ -187,11 +213,13 @@ class TargetShape(_Model):
         description="The AMI's name: `{project}`, `{image}`, `{created}`, `{digest}` and `{arch}` are filled in.",
     )
     tags: dict[TagKey, str] = Field(default={}, description="Tags on all that is made.")
-    copy_to: list[Region | CopyShape] = Field(default=[], description="Further regions for the image.")
+    copy_to: list[Annotated[CopyShape, _shorthand("region")]] = Field(
+        default=[], description="Further regions for the image: `us-east-1`, or `{region: …, kms_key: …}`."
+    )
     share: ShareShape = Field(default=ShareShape(), description="Who else may launch it.")
-    parameter: str | bool = Field(
-        default=False,
-        description="An SSM parameter that holds the id of the newest; `true` for `/ingot/<image>/latest`.",
+    parameter: str = Field(
+        default="",
+        description="An SSM parameter that holds the id of the newest, such as `/ingot/{image}/latest`.",
     )
     deprecate_after: str = Field(
         default="", description="When the image counts as deprecated, such as `180d`."

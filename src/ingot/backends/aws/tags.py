@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ingot.backends.aws.shape import TargetShape, VolumeShape
 from ingot.model.image import LayerRef
 from ingot.model.plan import ContentId, LayerKey
 from ingot.model.units import Bytes
@@ -14,6 +15,8 @@ TOKEN = "ingot:token"
 """On everything temporary, from the call on that makes it."""
 EXPIRES = "ingot:expires"
 KEY, CONTENT, SEALED, SCANNED = "ingot:key", "ingot:content", "ingot:sealed", "ingot:scanned"
+ARCH, ROOT, BOOT, USER = "ingot:arch", "ingot:root", "ingot:boot", "ingot:user"
+"""Traits of the disk that a snapshot is: what its AMI needs to say. `arch` as EC2 writes it."""
 _LABEL = "ingot:label:"
 GIB = 2**30
 
@@ -51,6 +54,40 @@ def labels(found: Mapping[str, str]) -> dict[str, str]:
 def label_tags(given: Mapping[str, str]) -> dict[str, str]:
     """Our own labels as tags."""
     return {f"{_LABEL}{key}": value for key, value in given.items()}
+
+
+def traits(told: Mapping[str, str]) -> dict[str, str]:
+    """What a snapshot's tags tell of the AMI that it can be."""
+    return {key: told[key] for key in (ARCH, ROOT, BOOT, USER) if key in told}
+
+
+def image_traits(known: Mapping[str, str], snapshot: str) -> dict[str, Any]:
+    """The part of RegisterImage that follows from the disk."""
+    made: dict[str, Any] = {
+        "Architecture": known[ARCH],
+        "RootDeviceName": known[ROOT],
+        "VirtualizationType": "hvm",
+        "EnaSupport": True,
+        "SriovNetSupport": "simple",
+        "BlockDeviceMappings": [
+            {"DeviceName": known[ROOT], "Ebs": {"SnapshotId": snapshot, "DeleteOnTermination": True}}
+        ],
+    }
+    return {**made, "BootMode": known[BOOT]} if known.get(BOOT) else made
+
+
+def volume(shape: VolumeShape, size: int, settings: TargetShape) -> dict[str, Any]:
+    """A root volume of an instance, for a block device mapping; `size` in GiB."""
+    made: dict[str, Any] = {"VolumeType": shape.type, "VolumeSize": size, "DeleteOnTermination": True}
+    if shape.iops:
+        made["Iops"] = shape.iops
+    if shape.throughput:
+        made["Throughput"] = shape.throughput
+    if settings.encrypt or settings.kms_key:
+        made["Encrypted"] = True
+    if settings.kms_key:
+        made["KmsKeyId"] = settings.kms_key
+    return made
 
 
 def layer(snapshot: Mapping[str, Any]) -> LayerRef:

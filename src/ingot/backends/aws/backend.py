@@ -1,0 +1,133 @@
+"""AWS as a backend: one account at one region."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from ingot.backends.aws import tags
+from ingot.backends.aws.cloud import Cloud
+from ingot.backends.aws.hosts import InstanceHost
+from ingot.backends.aws.images import AmiStore
+from ingot.backends.aws.instances import KIND, Instances
+from ingot.backends.aws.layers import SnapshotLayers
+from ingot.backends.aws.shape import SHAPE, TargetShape
+from ingot.backends.aws.source import Finder
+from ingot.errors import UsageError
+from ingot.model.digest import short
+from ingot.model.events import Emit, Warned
+from ingot.model.image import LayerRef
+from ingot.model.plan import LayerKey
+from ingot.model.units import Seconds
+from ingot.ports import BackendSettings, Cancel, Resource
+from ingot.system import locks
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AwsBackend:
+    """Implements `ports.Backend`."""
+
+    cloud: Cloud
+    settings: TargetShape
+    directory: Path
+    """The run's own folder."""
+    locked: Path
+    """Where locks on layers are: they hold between the runs of this computer."""
+
+    @property
+    def name(self) -> str:
+        return "aws"
+
+    @property
+    def location(self) -> str:
+        return self.cloud.region
+
+    @property
+    def hosts(self) -> InstanceHost:
+        return InstanceHost(cloud=self.cloud, settings=self.settings, keys=self.directory / "aws")
+
+    @property
+    def images(self) -> AmiStore:
+        return AmiStore(cloud=self.cloud, settings=self.settings)
+
+    @property
+    def layers(self) -> SnapshotLayers:
+        return SnapshotLayers(cloud=self.cloud)
+
+    @property
+    def exporter(self) -> None:
+        return None
+
+    @property
+    def carrier(self) -> None:
+        return None
+
+    @property
+    def finder(self) -> Finder:
+        return Finder(cloud=self.cloud)
+
+    def layer(self, key: LayerKey) -> LayerRef | None:
+        """The layer of this key, or None."""
+        return self.layers.find([key]).get(key)
+
+    def find_layers(self, keys: Sequence[LayerKey]) -> Mapping[LayerKey, LayerRef]:
+        """Those of these layers that are there."""
+        return self.layers.find(keys)
+
+    @contextmanager
+    def lock(self, key: LayerKey, *, emit: Emit, cancel: Cancel) -> Iterator[None]:
+        """Held by whoever builds the layer of this key on this computer.
+
+        Two computers may make the same layer at once: both are whole, and the newer one is found from then on.
+        """
+        waiting = Warned(
+            message=f"another build makes the layer {short(key)}; waiting for it", hint="its result is reused"
+        )
+        path = self.locked / f"{key.removeprefix('sha256:')}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locks.lock(path, cancel=cancel, on_wait=lambda: emit(waiting)):
+            yield
+
+    def resource(self, kind: str) -> Resource:
+        """What deletes a dead run's instances. Raises KeyError for a kind that is not ours."""
+        return {KIND: Instances(cloud=self.cloud, settings=self.settings, keys=self.directory / "aws")}[kind]
+
+    def strays(self, *, older_than: Seconds) -> Iterator[tuple[str, str]]:
+        """Tokens on things in this account and region, found without a journal."""
+        found = self.cloud.list("describe_tags", "Tags", Filters=tags.filters({"key": tags.TOKEN}))
+        began = datetime.now(UTC) - timedelta(seconds=older_than)
+        instances = Instances(cloud=self.cloud, settings=self.settings, keys=self.directory / "aws")
+        for token in sorted({str(tag["Value"]) for tag in found}):
+            if _made(token) <= began and instances.find(token):  # type: ignore[arg-type]
+                yield KIND, token
+
+
+def _made(token: str) -> datetime:
+    """When the run began that a token names (`ingot-20261121-103045-ab12-1`); long ago where it does not say."""
+    words = token.split("-")
+    try:
+        return datetime.strptime("".join(words[1:3]), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
+
+
+def open_backend(settings: BackendSettings) -> AwsBackend:
+    """The account and region that a target's options and boto3's own rules lead to.
+
+    `AWS_POLL_DELAY_SECONDS` is the time between two looks at what takes long. Raises UsageError without a region.
+    """
+    shape = TargetShape.model_validate(dict(settings.options))
+    region = SHAPE.location(settings.options)
+    if not region:
+        raise UsageError(
+            "no region is given for AWS", hint="set `region` on the target, or `AWS_DEFAULT_REGION`"
+        )
+    pause = Seconds(float(os.environ.get("AWS_POLL_DELAY_SECONDS", "1")))
+    cloud = Cloud(region, profile=shape.profile, pause=pause)
+    return AwsBackend(
+        cloud=cloud, settings=shape, directory=settings.directory, locked=settings.state / "aws" / "locks"
+    )

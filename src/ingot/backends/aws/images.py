@@ -1,0 +1,165 @@
+"""AMIs: sealed layers under a name. Made by RegisterImage, so that nothing is rebooted, copied or waited for twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ingot.backends.aws import tags
+from ingot.backends.aws.cloud import Cloud
+from ingot.backends.aws.shape import TargetShape
+from ingot.errors import BackendError, NotFoundError, RefusedError
+from ingot.model.digest import short
+from ingot.model.image import Image, LayerRef
+from ingot.model.plan import ContentId, LayerKey
+from ingot.model.units import Bytes, Seconds
+from ingot.system.waits import Flag
+
+_IMAGE = "ingot:image"
+"""The image's own name; the AMI's is made of a template, for it must be unique."""
+_COMPLETE = Seconds(4 * 3600.0)
+"""A snapshot of hundreds of GiB takes hours; nothing is thrown away where it takes longer."""
+_AVAILABLE = Seconds(1800.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AmiStore:
+    """Implements `ports.ImageStore`."""
+
+    cloud: Cloud
+    settings: TargetShape
+
+    def list(self, labels: Mapping[str, str]) -> Iterator[Image]:
+        """The AMIs of ours that bear all these labels."""
+        wanted: dict[str, str] = {f"tag:{key}": value for key, value in tags.label_tags(labels).items()}
+        for found in self._ours({"tag-key": _IMAGE, **wanted}):
+            yield self._image(found)
+
+    def register(self, layer: LayerRef, name: str, *, arch: str, labels: Mapping[str, str]) -> Image:
+        """An AMI of a sealed snapshot, available. The same layer under the same name again gives the AMI there is.
+
+        Waits until the snapshot is complete. Raises RefusedError for a layer that is not sealed, DeadlineError where
+        EBS takes longer than hours: the snapshot stays, and the same build goes on from it.
+        """
+        if not layer.sealed:
+            raise RefusedError(
+                f"the layer {short(layer.key)} is not sealed, so it is no image",
+                hint="end the build with a seal",
+            )
+        known = next(self._ours({f"tag:{tags.CONTENT}": layer.content, f"tag:{_IMAGE}": name}), None)
+        if known is None:
+            told = tags.values(self._complete(layer))
+            ami = self._register(layer, name, arch, labels, tags.traits(told))
+        else:
+            ami = str(known["ImageId"])
+        return self._image(self._available(ami))
+
+    def delete(self, image: Image) -> None:
+        """Deregisters the AMI; its snapshot is a layer, and stays until garbage collection takes it."""
+        try:
+            self.cloud.ask("deregister_image", ImageId=image.ref)
+        except NotFoundError:
+            return
+
+    def _register(
+        self, layer: LayerRef, name: str, arch: str, labels: Mapping[str, str], known: Mapping[str, str]
+    ) -> str:
+        settings = self.settings
+        now = datetime.now(UTC)
+        words = {
+            "project": labels.get("project", ""),
+            "image": name,
+            "created": now.strftime("%Y%m%d-%H%M%S"),
+            "digest": short(layer.content),
+            "arch": arch,
+        }
+        made = tags.image_traits(known, layer.ref)
+        made["BlockDeviceMappings"][0]["Ebs"] |= {
+            "VolumeType": settings.volume.type,
+            **({"Iops": settings.volume.iops} if settings.volume.iops else {}),
+            **({"Throughput": settings.volume.throughput} if settings.volume.throughput else {}),
+        }
+        if settings.boot_mode:
+            made["BootMode"] = settings.boot_mode
+        if settings.imds == "v2.0":
+            made["ImdsSupport"] = "v2.0"
+        if settings.tpm:
+            made["TpmSupport"] = settings.tpm
+        told = {
+            **settings.tags,
+            **tags.label_tags(labels),
+            **tags.traits(known),
+            tags.KEY: layer.key,
+            tags.CONTENT: layer.content,
+            _IMAGE: name,
+            "Name": name,
+        }
+        try:
+            ami_name = tags.ami_name(settings.ami_name, words)
+        except KeyError as error:
+            raise BackendError(
+                f"the target's `ami_name` refers to {{{error.args[0]}}}, which is not known",
+                hint=f"known: {', '.join(words)}",
+            ) from error
+        answer = self.cloud.ask(
+            "register_image",
+            Name=ami_name,
+            Description=f"{words['project']}/{name}, {short(layer.content)}, made by Ingot",
+            TagSpecifications=tags.specification(["image"], told),
+            **made,
+        )
+        return str(answer["ImageId"])
+
+    def _complete(self, layer: LayerRef) -> Mapping[str, Any]:
+        def complete() -> Mapping[str, Any] | None:
+            found: Mapping[str, Any] = self.cloud.ask("describe_snapshots", SnapshotIds=[layer.ref])[
+                "Snapshots"
+            ][0]
+            if found["State"] == "error":
+                raise BackendError(
+                    f"EBS could not make the snapshot {layer.ref}: {found.get('StateMessage', 'no reason given')}",
+                    hint="build again: finished layers are kept",
+                )
+            return found if found["State"] == "completed" else None
+
+        return self.cloud.wait(complete, what=f"the snapshot {layer.ref}", deadline=_COMPLETE, cancel=Flag())
+
+    def _available(self, ami: str) -> Mapping[str, Any]:
+        def available() -> Mapping[str, Any] | None:
+            found = self.cloud.ask("describe_images", ImageIds=[ami])["Images"]
+            state = found[0]["State"] if found else "pending"
+            if state in ("failed", "error", "invalid"):
+                why = found[0].get("StateReason", {}).get("Message", "no reason given")
+                raise BackendError(f"the AMI {ami} is {state}: {why}", hint="build again: its layer is kept")
+            image: Mapping[str, Any] = found[0] if found else {}
+            return image if state == "available" else None
+
+        return self.cloud.wait(available, what=f"the AMI {ami}", deadline=_AVAILABLE, cancel=Flag())
+
+    def _ours(self, wanted: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+        return self.cloud.list("describe_images", "Images", Owners=["self"], Filters=tags.filters(wanted))
+
+    def _image(self, found: Mapping[str, Any]) -> Image:
+        told = tags.values(found)
+        root: Mapping[str, Any] = next(
+            (
+                mapping["Ebs"]
+                for mapping in found.get("BlockDeviceMappings", ())
+                if mapping.get("DeviceName") == found.get("RootDeviceName") and "Ebs" in mapping
+            ),
+            {},
+        )
+        return Image(
+            name=told[_IMAGE],
+            backend="aws",
+            location=self.cloud.region,
+            ref=found["ImageId"],
+            digest=ContentId(told[tags.CONTENT]),
+            key=LayerKey(told[tags.KEY]),
+            arch="aarch64" if found["Architecture"] == "arm64" else found["Architecture"],
+            size=Bytes(int(root.get("VolumeSize", 0)) * tags.GIB),
+            created=found.get("CreationDate", ""),
+            labels=tags.labels(told),
+        )
