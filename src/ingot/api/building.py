@@ -202,4 +202,5 @@ class Batch:
 
             outcome = replace(outcome, log=str(log_of(self.logs, plan.subject)))
         recorder = Recorder(state=self.maker.workspace.state, run=self.maker.run, catalog=self.catalog)
+        recorder.copies(plan, made.copies)
         return recorder.outcome(plan, outcome)

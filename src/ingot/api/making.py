@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from ingot.api import adapters
-from ingot.api.outcomes import as_record, failed_outcome, first_of
+from ingot.api.outcomes import as_record, failed_outcome, first_of, with_error
 from ingot.errors import CancelledError, IngotError, PlanError
 from ingot.model.events import BuildFinished, Event, LayerFinished
 from ingot.model.image import Image, LayerRecord, Manifest, Outcome
@@ -51,6 +51,8 @@ class Made:
     image: Image | None = None
     manifest: Manifest | None = None
     """How the image was made; None where all of it was there before."""
+    copies: tuple[Image, ...] = ()
+    """The same image at the target's further locations."""
 
 
 class Finished:
@@ -106,7 +108,7 @@ class Maker:
         try:
             made = self.keep(plan, self._built(plan))
             self._share(plan, made)
-            made = self._checked(plan, made)
+            made = self._published(plan, self._checked(plan, made))
         except (IngotError, BaseExceptionGroup) as raised:
             error = first_of(raised)
             if isinstance(error, CancelledError) or not isinstance(error, IngotError):
@@ -206,6 +208,21 @@ class Maker:
             made.outcome, image=made.image, backend=self._backend(plan), options=plan.options
         )
         return replace(made, outcome=outcome)
+
+    def _published(self, plan: Plan, made: Made) -> Made:
+        """Gives the image to whoever is to have it. Nobody gets one whose checks failed."""
+        publisher = self._backend(plan).publisher
+        if publisher is None or made.image is None or made.outcome.error:
+            return made
+        emit, cancel = self.run.emit, self.cancel
+        try:
+            copies = publisher.publish(made.image, subject=plan.subject, emit=emit, cancel=cancel)
+        except CancelledError:
+            raise
+        except IngotError as error:
+            return replace(made, outcome=with_error(made.outcome, error))
+        places = {copy.location: copy.ref for copy in copies}
+        return replace(made, copies=copies, outcome=replace(made.outcome, copies=places))
 
 
 def failed(

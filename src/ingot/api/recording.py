@@ -14,7 +14,7 @@ from ingot.model.events import Warned
 if TYPE_CHECKING:
     from ingot.api.making import Made
     from ingot.engine.run import Run
-    from ingot.model.image import Outcome
+    from ingot.model.image import Image, Outcome
     from ingot.model.plan import Plan
     from ingot.stores import packer_manifest
     from ingot.stores.catalog import Catalog
@@ -37,6 +37,11 @@ class Recorder:
         )
         self.state.save_plan(plan)
         return replace(made, outcome=replace(made.outcome, version=version))
+
+    def copies(self, plan: Plan, copies: Sequence[Image]) -> None:
+        """Records the same image at further locations."""
+        for copy in copies:
+            self.catalog.record(plan.project, copy, target=plan.target, run=self.run.id)
 
     def outcome(self, plan: Plan, outcome: Outcome) -> Outcome:
         """Records what came of the plan in the end, its checks too."""

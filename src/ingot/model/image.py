@@ -137,5 +137,7 @@ class Outcome:
     layers: tuple[LayerRecord, ...] = ()
     checks: CheckRun | None = None
     error: Mapping[str, Any] | None = None
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """The image's `ref` at each further location."""
     log: str = ""
     """The file with the words of this build alone, where there were several."""

@@ -15,7 +15,7 @@ from ingot.model.secret import Secret
 from ingot.model.units import Seconds
 from ingot.ports.basics import Cancel, Resource
 from ingot.ports.machines import MachineHost
-from ingot.ports.stores import BaseFinder, Exporter, ImageStore, LayerStore
+from ingot.ports.stores import BaseFinder, Exporter, ImageStore, LayerStore, Publisher
 from ingot.ports.travel import LayerCarrier
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ class Backend(Protocol):
     def carrier(self) -> LayerCarrier | None: ...
     @property
     def finder(self) -> BaseFinder | None: ...
+    @property
+    def publisher(self) -> Publisher | None:
+        """What the target asks to be done with finished images; None where it asks for nothing."""
+        ...
 
     def layer(self, key: LayerKey) -> LayerRef | None:
         """The layer of this key with its whole chain intact, or None."""

@@ -25,6 +25,17 @@ class ImageStore(Protocol):
     def delete(self, image: Image) -> None: ...
 
 
+class Publisher(Protocol):
+    """Does with a finished image what its target asks for: copies it to further locations, shares it, names it."""
+
+    def publish(self, image: Image, *, subject: str, emit: Emit, cancel: Cancel) -> tuple[Image, ...]:
+        """The copies, one for each further location, in the target's order.
+
+        The same again finds what is done already and does the rest. What was made stays where something fails.
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredLayer:
     """A layer as its store sees it. `children` are the contents of the layers that stand directly on it."""

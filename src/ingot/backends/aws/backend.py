@@ -15,6 +15,7 @@ from ingot.backends.aws.hosts import InstanceHost
 from ingot.backends.aws.images import AmiStore
 from ingot.backends.aws.instances import KIND, Instances
 from ingot.backends.aws.layers import SnapshotLayers
+from ingot.backends.aws.publish import AwsPublisher
 from ingot.backends.aws.shape import SHAPE, TargetShape
 from ingot.backends.aws.source import Finder
 from ingot.errors import UsageError
@@ -69,6 +70,16 @@ class AwsBackend:
     @property
     def finder(self) -> Finder:
         return Finder(cloud=self.cloud)
+
+    @property
+    def publisher(self) -> AwsPublisher | None:
+        """Copies, shares and names images, where the target asks for any of that."""
+        wanted = self.settings
+        share = wanted.share
+        asked = (wanted.copy_to, share.accounts, share.organizations, share.units)
+        if not any((*asked, wanted.parameter, wanted.deprecate_after, wanted.protect)):
+            return None
+        return AwsPublisher(cloud=self.cloud, settings=wanted, store=self.images)
 
     def layer(self, key: LayerKey) -> LayerRef | None:
         """The layer of this key, or None."""

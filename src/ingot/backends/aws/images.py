@@ -48,13 +48,17 @@ class AmiStore:
                 f"the layer {short(layer.key)} is not sealed, so it is no image",
                 hint="end the build with a seal",
             )
-        known = next(self._ours({f"tag:{tags.CONTENT}": layer.content, f"tag:{_IMAGE}": name}), None)
+        known = next(self.found(layer.content, name), None)
         if known is None:
             told = tags.values(self._complete(layer))
             ami = self._register(layer, name, arch, labels, tags.traits(told))
         else:
             ami = str(known["ImageId"])
         return self._image(self._available(ami))
+
+    def found(self, content: ContentId, name: str, *, region: str = "") -> Iterator[Mapping[str, Any]]:
+        """The AMIs of this disk and name, as EC2 describes them."""
+        return self._ours({f"tag:{tags.CONTENT}": content, f"tag:{_IMAGE}": name}, region=region)
 
     def delete(self, image: Image) -> None:
         """Deregisters the AMI; its snapshot is a layer, and stays until garbage collection takes it."""
@@ -138,8 +142,10 @@ class AmiStore:
 
         return self.cloud.wait(available, what=f"the AMI {ami}", deadline=_AVAILABLE, cancel=Flag())
 
-    def _ours(self, wanted: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
-        return self.cloud.list("describe_images", "Images", Owners=["self"], Filters=tags.filters(wanted))
+    def _ours(self, wanted: Mapping[str, str], *, region: str = "") -> Iterator[Mapping[str, Any]]:
+        return self.cloud.list(
+            "describe_images", "Images", region=region, Owners=["self"], Filters=tags.filters(wanted)
+        )
 
     def _image(self, found: Mapping[str, Any]) -> Image:
         told = tags.values(found)

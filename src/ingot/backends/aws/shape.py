@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ingot.model.units import parse_seconds
+
 CHECKPOINTS = 4
 """Layers that a build keeps beside the sealed one: each is a snapshot that costs money."""
 
@@ -68,6 +70,12 @@ def _network(value: str) -> str:
         ipaddress.ip_network(value)
     except ValueError as error:
         raise Wrong(f"{value!r} is not a network", hint="such as `198.51.100.7/32`") from error
+    return value
+
+
+def _time(value: str) -> str:
+    if value:
+        parse_seconds(value)
     return value
 
 
@@ -221,10 +229,27 @@ class TargetShape(_Model):
         default="",
         description="An SSM parameter that holds the id of the newest, such as `/ingot/{image}/latest`.",
     )
-    deprecate_after: str = Field(
+    deprecate_after: Annotated[str, AfterValidator(_time)] = Field(
         default="", description="When the image counts as deprecated, such as `180d`."
     )
     protect: bool = Field(default=False, description="Whether the image is protected from deregistration.")
+
+    @model_validator(mode="after")
+    def _usable_by_others(self) -> TargetShape:
+        """EBS's own key is of one account alone: what it encrypts, no other account can launch."""
+        share = self.share
+        if not (share.accounts or share.organizations or share.units):
+            return self
+        without = [one.region for one in self.copy_to if not one.kms_key and (self.encrypt or self.kms_key)]
+        if self.encrypt and not self.kms_key:
+            without.insert(0, self.region or "its own region")
+        if without:
+            raise Wrong(
+                f"what is shared would be encrypted with EBS's own key in {', '.join(without)}, and no other account can "
+                "use that",
+                hint="set `kms_key` to a key of yours, and one for each region: `copy_to: [{region: …, kms_key: …}]`",
+            )
+        return self
 
 
 class _Shape:

@@ -119,6 +119,10 @@ class MemoryBackend:
     def finder(self) -> None:
         return None
 
+    @property
+    def publisher(self) -> None:
+        return None
+
     def layer(self, key: LayerKey) -> LayerRef | None:
         """The layer of this key with all that it stands on."""
         return self.shelf.layer(key)

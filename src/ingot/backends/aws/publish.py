@@ -1,0 +1,179 @@
+"""After the build: copies in other regions, who else may launch them, until when, and under which name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ingot.backends.aws import tags
+from ingot.backends.aws.cloud import Cloud
+from ingot.backends.aws.images import AmiStore
+from ingot.backends.aws.shape import CopyShape, TargetShape
+from ingot.errors import BackendError
+from ingot.model.digest import digest
+from ingot.model.events import Emit
+from ingot.model.image import Image
+from ingot.model.units import Seconds, parse_seconds
+from ingot.ports import Cancel
+
+_COPY = Seconds(4 * 3600.0)
+_GRANTS = (
+    "Decrypt",
+    "DescribeKey",
+    "CreateGrant",
+    "GenerateDataKeyWithoutPlaintext",
+    "ReEncryptFrom",
+    "ReEncryptTo",
+)
+"""What another account needs of a key to launch from an encrypted snapshot (EC2, "Share encrypted AMIs")."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AwsPublisher:
+    """Implements `ports.Publisher`."""
+
+    cloud: Cloud
+    settings: TargetShape
+    store: AmiStore
+
+    def publish(self, image: Image, *, subject: str, emit: Emit, cancel: Cancel) -> tuple[Image, ...]:
+        """Copies to all regions at once, then shares and names the image and each copy."""
+        name = str(self._described(image.location, image.ref)["Name"])
+        begun = [self._copy(image, name, wanted) for wanted in self.settings.copy_to]
+        copies = tuple(self._await(one, subject=subject, emit=emit, cancel=cancel) for one in begun)
+        for one in (image, *copies):
+            self._share(one)
+            self._keep(one)
+            self._name(one)
+        return copies
+
+    def _copy(self, image: Image, name: str, wanted: CopyShape) -> Image:
+        """A copy that was begun; the same request again gives the same copy."""
+        known = next(self.store.found(image.digest, image.name, region=wanted.region), None)
+        if known is None:
+            source = tags.values(self._described(image.location, image.ref))
+            ours = {key: value for key, value in source.items() if not key.startswith("aws:")}
+            request: dict[str, Any] = {
+                "Name": name,
+                "SourceImageId": image.ref,
+                "SourceRegion": image.location,
+                "ClientToken": digest([image.ref, wanted.region]).removeprefix("sha256:"),
+                "TagSpecifications": [
+                    *tags.specification(["image"], ours),
+                    *tags.specification(["snapshot"], {**self.settings.tags, "Name": image.name}),
+                ],
+            }
+            if wanted.kms_key or self.settings.encrypt:
+                request["Encrypted"] = True
+            if wanted.kms_key:
+                request["KmsKeyId"] = wanted.kms_key
+            known = self.cloud.ask("copy_image", region=wanted.region, **request)
+        return replace(image, location=wanted.region, ref=str(known["ImageId"]))
+
+    def _await(self, copy: Image, *, subject: str, emit: Emit, cancel: Cancel) -> Image:
+        def available() -> Image | None:
+            found = self._described(copy.location, copy.ref)
+            state = found.get("State", "pending")
+            if state in ("failed", "error", "invalid"):
+                why = found.get("StateReason", {}).get("Message", "no reason given")
+                raise BackendError(
+                    f"the copy {copy.ref} in {copy.location} is {state}: {why}",
+                    hint="deregister it and publish again; the image itself is well",
+                )
+            return replace(copy, created=str(found.get("CreationDate", ""))) if state == "available" else None
+
+        return self.cloud.wait(
+            available,
+            what=f"the copy {copy.ref} in {copy.location}",
+            deadline=_COPY,
+            cancel=cancel,
+            emit=emit,
+            subject=subject,
+        )
+
+    def _described(self, region: str, ami: str) -> Mapping[str, Any]:
+        found: Sequence[Mapping[str, Any]] = self.cloud.ask("describe_images", region=region, ImageIds=[ami])[
+            "Images"
+        ]
+        return found[0] if found else {}
+
+    def _share(self, image: Image) -> None:
+        """Launch permissions, and for accounts those on the snapshots too: without them an account cannot copy it."""
+        share = self.settings.share
+        who: list[dict[str, str]] = [
+            *({"UserId": one} for one in share.accounts),
+            *({"OrganizationArn": one} for one in share.organizations),
+            *({"OrganizationalUnitArn": one} for one in share.units),
+        ]
+        if not who:
+            return
+        self.cloud.ask(
+            "modify_image_attribute",
+            region=image.location,
+            ImageId=image.ref,
+            LaunchPermission={"Add": who},
+        )
+        for volume in self._volumes(image):
+            if share.accounts:
+                self.cloud.ask(
+                    "modify_snapshot_attribute",
+                    region=image.location,
+                    SnapshotId=volume["SnapshotId"],
+                    Attribute="createVolumePermission",
+                    CreateVolumePermission={"Add": [{"UserId": one} for one in share.accounts]},
+                )
+            if volume.get("Encrypted"):
+                self._grant(image)
+
+    def _grant(self, image: Image) -> None:
+        """Lets the accounts use the key: an encrypted image that is shared without it cannot be launched."""
+        key = next(
+            (one.kms_key for one in self.settings.copy_to if one.region == image.location and one.kms_key),
+            self.settings.kms_key,
+        )
+        for account in self.settings.share.accounts:
+            partition = "aws-cn" if image.location.startswith("cn-") else "aws"
+            self.cloud.ask(
+                "create_grant",
+                service="kms",
+                region=image.location,
+                KeyId=key,
+                GranteePrincipal=f"arn:{partition}:iam::{account}:root",
+                Operations=list(_GRANTS),
+                Name=f"ingot-{account}",  # the same name and grantee again is the same grant
+            )
+
+    def _volumes(self, image: Image) -> Iterator[Mapping[str, Any]]:
+        for mapping in self._described(image.location, image.ref).get("BlockDeviceMappings", ()):
+            if mapping.get("Ebs", {}).get("SnapshotId"):
+                yield mapping["Ebs"]
+
+    def _keep(self, image: Image) -> None:
+        """Until when it is offered, and that nobody deregisters it by mistake."""
+        settings = self.settings
+        if settings.deprecate_after:
+            at = datetime.now(UTC) + timedelta(seconds=parse_seconds(settings.deprecate_after))
+            self.cloud.ask(
+                "enable_image_deprecation",
+                region=image.location,
+                ImageId=image.ref,
+                DeprecateAt=at.replace(second=0, microsecond=0),
+            )
+        if settings.protect:
+            self.cloud.ask("enable_image_deregistration_protection", region=image.location, ImageId=image.ref)
+
+    def _name(self, image: Image) -> None:
+        if not self.settings.parameter:
+            return
+        self.cloud.ask(
+            "put_parameter",
+            service="ssm",
+            region=image.location,
+            Name=self.settings.parameter.replace("{image}", image.name),
+            Value=image.ref,
+            Type="String",
+            DataType="aws:ec2:image",  # SSM checks that there is such an AMI
+            Overwrite=True,
+        )
