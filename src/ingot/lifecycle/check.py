@@ -169,9 +169,9 @@ def _booted(
         try:
             machine = backend.hosts.attach(ref, emit=emit, cancel=cancel)
         except (BackendError, DeadlineError) as error:
-            console = error.facts.get("console")
-            if not console:
-                raise
+            if "console" not in error.facts:
+                raise  # there was no machine that could have come up
+            console = error.facts["console"]
             seconds = Seconds(clock.monotonic() - started)
             yield _failed("boots", examiner.explain(error, ref), seconds=seconds)
             return
@@ -183,9 +183,10 @@ def _booted(
 
 
 def _spec(image: Image, backend: Backend, kind: CheckMachine, *, limit: Seconds) -> MachineSpec:
+    own = backend.hosts.own_kind
     return MachineSpec(
         parent=_layer(image, backend),
-        kind=kind,
+        kind=own if own == "instance" else kind,
         purpose="look",
         arch=image.arch,
         memory=MEMORY,

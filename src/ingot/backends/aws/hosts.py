@@ -14,7 +14,7 @@ from ingot.backends.aws import login, source, tags
 from ingot.backends.aws.cloud import Cloud
 from ingot.backends.aws.instances import Instances, Source, expiry_command
 from ingot.backends.aws.shape import TargetShape
-from ingot.errors import BackendError, NotFoundError
+from ingot.errors import BackendError, DeadlineError, NotFoundError
 from ingot.model.definition import CloudBase
 from ingot.model.digest import digest
 from ingot.model.events import Emit
@@ -86,23 +86,35 @@ class InstanceHost:
         size = -(-int(spec.parent.size) // tags.GIB)
         if ref.startswith(_AMI):
             start = Source(image=ref, size=size)
+        elif spec.purpose == "look" and (ami := self._ami_of(spec.parent)):
+            start = Source(image=ami, size=size)
         else:
             told = tags.values(self._snapshot(ref))
             start = Source(snapshot=ref, size=size, traits=tags.traits(told))
         return Instances(cloud=self.cloud, settings=self.settings, keys=self.keys, spec=spec, source=start)
+
+    def _ami_of(self, layer: LayerRef) -> str:
+        """The AMI that was registered of a layer, to look at as others will launch it; "" without any."""
+        wanted = {f"tag:{tags.CONTENT}": layer.content, "state": "available"}
+        found = self.cloud.list("describe_images", "Images", Owners=["self"], Filters=tags.filters(wanted))
+        return next((str(image["ImageId"]) for image in found), "")
 
     def attach(self, ref: str, *, emit: Emit, cancel: Cancel) -> Instance:
         """The instance, once it runs, answers over SSH and its system has started."""
         found = self._running(ref, emit=emit, cancel=cancel)
         door = self._door(found)
         outer = login.outer(ref, door)
-        self.cloud.wait(
-            lambda: login.refuse_silence(outer),
-            what="an answer of the instance over SSH",
-            deadline=_LAUNCH,
-            cancel=cancel,
-            emit=emit,
-        )
+        try:
+            self.cloud.wait(
+                lambda: login.refuse_silence(outer),
+                what="an answer of the instance over SSH",
+                deadline=_LAUNCH,
+                cancel=cancel,
+                emit=emit,
+            )
+        except DeadlineError as error:
+            error.facts["console"] = None  # EC2 keeps it: see `examine`
+            raise
         inner = login.root(ref, door, outer)
         ssh.run(inner, ["sh", "-c", _SETTLED], timeout=_LAUNCH, cancel=cancel, check=False)
         expires = tags.values(found).get(tags.EXPIRES)
