@@ -10,13 +10,10 @@ key material in a raw block. Nothing is exempt from the needles, the secrets tha
 
 from __future__ import annotations
 
-import bisect
-import ctypes
 import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 
 from ingot.disk.leak_patterns import (
@@ -29,26 +26,27 @@ from ingot.disk.leak_patterns import (
     pattern_literals,
     short_needles,
 )
-from ingot.disk.packaged import Packaged
+from ingot.disk.packaged import Disk, Packaged
+from ingot.disk.search import Sight, Sought, Text, finder, finds, longest, sights, windows
 from ingot.model.units import format_bytes
 from ingot.ports import Cancel, Finding, Needle
 
 Read = Callable[[int, int], bytes]
 """Reads a disk: (offset, length)."""
 
-_WINDOW = 2**20
-_ZEROS = bytes(_WINDOW)
-
+_DOCKER = "password for a registry", re.compile(rb'"auth"\s*:\s*"[A-Za-z0-9+/=]{8,}"')
+_NETRC = "password in a netrc file", re.compile(rb"\bpassword\s+\S+")
 _NAMED: dict[str, tuple[str, re.Pattern[bytes]]] = {
-    ".netrc": ("password in a netrc file", re.compile(rb"\bpassword\s+\S+")),
-    "_netrc": ("password in a netrc file", re.compile(rb"\bpassword\s+\S+")),
-    ".git-credentials": ("password for Git", re.compile(rb"://[^:/\s]+:[^@\s]+@")),
-    ".pgpass": ("password for PostgreSQL", re.compile(rb"(?m)^[^#\s](?:[^:\n]*:){4}\S+")),
-    ".my.cnf": ("password for MySQL", re.compile(rb"(?m)^\s*password\s*=\s*\S+")),
-    ".vault_pass": ("password for Ansible Vault", re.compile(rb"\S")),
-    ".dockerconfigjson": ("password for a registry", re.compile(rb'"auth"\s*:\s*"[A-Za-z0-9+/=]{8,}"')),
+    "/.netrc": _NETRC,
+    "/_netrc": _NETRC,
+    "/.git-credentials": ("password for Git", re.compile(rb"://[^:/\s]+:[^@\s]+@")),
+    "/.pgpass": ("password for PostgreSQL", re.compile(rb"(?m)^[^#\s](?:[^:\n]*:){4}\S+")),
+    "/.my.cnf": ("password for MySQL", re.compile(rb"(?m)^\s*password\s*=\s*\S+")),
+    "/.vault_pass": ("password for Ansible Vault", re.compile(rb"\S")),
+    "/.dockerconfigjson": _DOCKER,
+    "/.docker/config.json": _DOCKER,
 }
-_DOCKER = re.compile(rb'"auth"\s*:\s*"[A-Za-z0-9+/=]{8,}"')
+"""Ends of paths, and what in the first MiB of such a file is a leak."""
 
 
 def scan_tree(
@@ -66,19 +64,74 @@ def scan_tree(
     the clock, which the machines of a build cannot. It is sound only for needles that the earlier scan had too.
     Fingerprints of what was found, and of what is exempt, are added to `known`, for `scan_blocks`.
     """
-    known = set() if known is None else known
-    packaged = Packaged(root)
-    files = _Files(root, short=short_needles(needles), since=since, packaged=packaged)
-    secrets, told = needle_literals(needles), set[tuple[str, str]]()
-    for literal, at, secret in _search(files.chunks(), (*secrets, *pattern_literals()), cancel):
-        yield from files.found()
-        path = files.path_at(at)
-        known.add(fingerprint(secret))
-        needle = literal.follows is None
-        if (literal.what, path) not in told and (needle or path not in packaged):
-            told.add((literal.what, path))
-            yield Finding(what=literal.what, where=_masked(path, secrets))
-    yield from files.found()
+    judge = Judge(needles, set() if known is None else known)
+    packaged = Packaged(Disk(root))
+    top = os.fsencode(root)
+    check = cancel.check if cancel else None
+    for sight in sights([top], judge.sought(since), cut=len(top.rstrip(b"/")), check=check):
+        claim = judge.claim(sight)
+        if claim and not (claim.exempt_if_packaged and claim.path in packaged):
+            yield claim.finding
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """A finding, unless what it is about is a package's own file and that is an excuse."""
+
+    finding: Finding
+    path: str
+    exempt_if_packaged: bool
+
+
+class Judge:
+    """Says what to look for in files, and what of the sights there is a leak: each kind once a file."""
+
+    def __init__(self, needles: Sequence[Needle], known: set[bytes]) -> None:
+        self._secrets = needle_literals(needles)
+        self.literals = (*self._secrets, *pattern_literals())
+        self._short = short_needles(needles)
+        self._named = tuple(_NAMED.values())
+        self._known = known
+        self._told: set[tuple[str, str, bool]] = set()
+
+    def sought(self, since: int | None) -> Sought:
+        """What to look for, in the files whose inode changed since then."""
+        whole = tuple(self._short)
+        return Sought(texts(self.literals), BEHIND, AHEAD, whole, tuple(_NAMED), since)
+
+    def claim(self, sight: Sight) -> Claim | None:
+        """What is to be said of it; None where it is no leak, or was said already."""
+        path = os.fsdecode(sight.path)
+        if sight.kind == "text":
+            return self._secret(path, sight)
+        if sight.kind == "whole":
+            return self._claim(tuple(self._short.values())[sight.number], path)
+        if sight.kind == "unread":
+            return self._claim("a file that could not be read", path)
+        what, pattern = self._named[sight.number]
+        return self._claim(what, path, exempt=True) if pattern.search(sight.data) else None
+
+    def _secret(self, path: str, sight: Sight) -> Claim | None:
+        literal = self.literals[sight.number]
+        secret = material(literal, sight.data, sight.at)
+        if secret is None:
+            return None
+        self._known.add(fingerprint(secret))
+        return self._claim(literal.what, path, exempt=literal.follows is not None)
+
+    def _claim(self, what: str, path: str, *, exempt: bool = False) -> Claim | None:
+        if (what, path, exempt) in self._told:
+            return None
+        self._told.add((what, path, exempt))
+        return Claim(
+            finding=Finding(what=what, where=self.masked(path)), path=path, exempt_if_packaged=exempt
+        )
+
+    def masked(self, text: str) -> str:
+        """The text without a secret that is part of it."""
+        for literal in self._secrets:
+            text = text.replace(os.fsdecode(literal.text), "***")
+        return text
 
 
 def scan_blocks(
@@ -113,7 +166,7 @@ def scan_blocks(
         if before and literal.follows and secret in before(at, length):
             continue
         known.add(mark)
-        yield Finding(what=literal.what, where=f"block at byte {at} ({format_bytes(at)})")
+        yield Finding(what=literal.what, where=place(at))
 
 
 def scan_needles(
@@ -121,170 +174,29 @@ def scan_needles(
 ) -> Iterator[Finding]:
     """The needles alone in raw bytes, as in `scan_blocks`: for what is taken to hold nothing else of the kind."""
     for literal, at, _ in _search(chunks, needle_literals(needles), cancel):
-        yield Finding(what=literal.what, where=f"block at byte {at} ({format_bytes(at)})")
+        yield Finding(what=literal.what, where=place(at))
 
 
-def _masked(path: str, secrets: Sequence[Literal]) -> str:
-    """The path without a secret that is part of it."""
-    for literal in secrets:
-        path = path.replace(os.fsdecode(literal.text), "***")
-    return path
+def place(offset: int) -> str:
+    """How a place among a disk's raw bytes is told."""
+    return f"block at byte {offset} ({format_bytes(offset)})"
 
 
-class _Files:
-    """A tree of files as one stream of bytes, each file after its own name, and which file is at which offset."""
-
-    def __init__(self, root: Path, *, short: dict[bytes, str], since: int | None, packaged: Packaged) -> None:
-        self._root = os.fsencode(root)
-        self._short, self._since, self._packaged = short, since, packaged
-        self._starts: list[int] = []
-        self._paths: list[bytes] = []
-        self._found: list[Finding] = []
-
-    def chunks(self) -> Iterator[tuple[int, bytes]]:
-        offset = 0
-        for path, mode in _walk(self._root, self._since):
-            name = path[len(self._root) :]
-            self._starts.append(offset)
-            self._paths.append(name)
-            for data in (name + b"\0", *self._content(path, mode), b"\0"):
-                yield offset, data
-                offset += len(data)
-
-    def _content(self, path: bytes, mode: int) -> Iterator[bytes]:
-        if stat.S_ISLNK(mode):
-            yield os.readlink(path)  # noqa: PTH115 - names need not be text
-            return
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - names need not be text
-            first = True
-            for data in iter(lambda: file.read(_WINDOW), b""):
-                if first:
-                    self._look(path, data)
-                first = False
-                yield data
-
-    def _look(self, path: bytes, data: bytes) -> None:
-        """Finds that only a file's name or its whole content can tell."""
-        name = os.fsdecode(path[len(self._root) :])
-        base = name.rpartition("/")[2]
-        what = self._short.get(data.strip()) if len(data) <= 64 else None
-        if what:
-            self._found.append(Finding(what=what, where=name))
-        named = _NAMED.get(base)
-        if name.endswith("/.docker/config.json"):
-            named = "password for a registry", _DOCKER
-        if named and named[1].search(data) and name not in self._packaged:
-            self._found.append(Finding(what=named[0], where=name))
-
-    def found(self) -> Iterator[Finding]:
-        """What was found by name since the last call."""
-        found, self._found = self._found, []
-        yield from found
-
-    def path_at(self, offset: int) -> str:
-        return os.fsdecode(self._paths[bisect.bisect_right(self._starts, offset) - 1])
-
-
-def _walk(root: bytes, since: int | None) -> Iterator[tuple[bytes, int]]:
-    """(path, mode) of the regular files and links on the file system of `root`, each file once."""
-    device = os.lstat(root).st_dev
-    several: set[int] = set()
-    folders = [root.rstrip(b"/")]
-    while folders:
-        folder = folders.pop()
-        with os.scandir(folder or b"/") as entries:
-            for entry in entries:
-                about = entry.stat(follow_symlinks=False)
-                if about.st_dev != device:
-                    continue
-                if stat.S_ISDIR(about.st_mode):
-                    folders.append(entry.path)
-                    continue
-                if since is not None and about.st_ctime_ns < since:
-                    continue
-                if about.st_nlink > 1:
-                    if about.st_ino in several:
-                        continue
-                    several.add(about.st_ino)
-                if stat.S_ISREG(about.st_mode) or stat.S_ISLNK(about.st_mode):
-                    yield entry.path, about.st_mode
+def texts(literals: Sequence[Literal]) -> tuple[Text, ...]:
+    """The literals as what to search for."""
+    return tuple(Text(literal.text, literal.anyof, literal.follows is None) for literal in literals)
 
 
 def _search(
     chunks: Iterable[tuple[int, bytes]], literals: Sequence[Literal], cancel: Cancel | None
 ) -> Iterator[tuple[Literal, int, bytes]]:
-    """(literal, its offset, the secret's material) for each find, gathering chunks into windows that overlap.
-
-    What stands within `ahead` of a window's end is looked at only with the next one, so that it is seen whole.
-    """
-    ahead = AHEAD + max((len(literal.text) for literal in literals), default=0)
-    pieces: list[bytes] = []
-    start = size = done = 0
-    for offset, data in chunks:
-        if not data:
-            continue
-        zeros = len(data) >= 4096 and data == (_ZEROS if len(data) == _WINDOW else bytes(len(data)))
-        if size and (zeros or offset != start + size):
-            yield from _window(b"".join(pieces), start, literals, done, size)
-            pieces, size = [], 0
-        if zeros:
-            continue
-        if not size:
-            start, done = offset, 0
-        pieces.append(data)
-        size += len(data)
-        if size >= _WINDOW:
-            if cancel:
-                cancel.check()
-            window = b"".join(pieces)
-            yield from _window(window, start, literals, done, size - ahead)
-            keep = max(0, size - ahead - BEHIND)
-            start, done, size = start + keep, size - ahead - keep, size - keep
-            pieces = [window[keep:]]
-    if size:
-        yield from _window(b"".join(pieces), start, literals, done, size)
-
-
-def _window(
-    data: bytes, offset: int, literals: Sequence[Literal], start: int, stop: int
-) -> Iterator[tuple[Literal, int, bytes]]:
-    """The finds whose literal begins from `start` up to `stop` in `data`."""
-    for literal in literals:
-        find = _search_with(literal.anyof) if literal.anyof else _finder()
-        at = find(data, literal.text, start)
-        while 0 <= at < stop:
-            secret = material(literal, data, at)
-            if secret is not None:
-                yield literal, offset + at, secret
-            at = find(data, literal.text, at + 1)
-
-
-def _search_with(anyof: re.Pattern[bytes]) -> Callable[[bytes, bytes, int], int]:
-    def find(data: bytes, _text: bytes, start: int) -> int:
-        found = anyof.search(data, start)
-        return found.start() if found else -1
-
-    return find
-
-
-@cache
-def _finder() -> Callable[[bytes, bytes, int], int]:
-    """`bytes.find`, by the C library's memmem where there is one.
-
-    Measured on programs, Python source and noise: for a literal of 4 bytes `bytes.find` went through 1.6 GB/s,
-    memmem through 3.5 GB/s; one `re` with all literals as alternatives went through 0.1 GB/s.
-    """
-    try:
-        memmem = ctypes.CDLL(None).memmem
-    except (OSError, AttributeError):
-        return bytes.find
-    memmem.restype = ctypes.c_void_p
-    memmem.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
-
-    def find(data: bytes, text: bytes, start: int) -> int:
-        base = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value
-        assert base is not None
-        found: int | None = memmem(base + start, len(data) - start, text, len(text))
-        return -1 if found is None else found - base
-
-    return find
+    """(literal, its offset, the secret's material) for each find."""
+    sought = texts(literals)
+    finders = [finder(text) for text in sought]
+    check = cancel.check if cancel else None
+    for data, offset, start, stop in windows(chunks, BEHIND, AHEAD + longest(sought), check):
+        for literal, find in zip(literals, finders, strict=True):
+            for at in finds(find, data, start, stop):
+                secret = material(literal, data, at)
+                if secret is not None:
+                    yield literal, offset + at, secret

@@ -134,11 +134,13 @@ def run(
     check: bool = True,
     pass_fds: Sequence[int] = (),
     returns: bool = False,
+    kept: bool = True,
 ) -> Completed:
     """Runs to the end. `on_line(stream, text)` hears each line as it comes; `log` gets both streams, appended.
 
     `started` is a process that `start` has started with this command line; `env` and `cwd` are its own then.
-    With `returns` a carriage return ends a line too, for programs that draw their progress in one line.
+    With `returns` a carriage return ends a line too, for programs that draw their progress in one line. Without
+    `kept` nothing of standard output is in what comes back, for output that is long or secret.
 
     Raises ToolError for a non-zero exit (unless `check` is off), DeadlineError when `timeout` ran out and
     CancelledError on a wish to stop; the process and its group are ended before either is raised.
@@ -160,9 +162,10 @@ def run(
         out: list[str] = []
         tail: deque[str] = deque(maxlen=TAIL)
         for stream, text in _lines(process, input, began + timeout, cancel, argv, returns=returns):
-            if stream == "stdout":
+            if kept and stream == "stdout":
                 out.append(text)
-            tail.append(text.rstrip("\n"))
+            if kept or stream == "stderr":
+                tail.append(text.rstrip("\n"))
             if sink:
                 sink.write(text.encode(errors="surrogateescape"))
                 sink.flush()

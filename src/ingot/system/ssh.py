@@ -115,6 +115,7 @@ def run(
     log: Path | None = None,
     on_line: Callable[[str, str], None] | None = None,
     check: bool = True,
+    kept: bool = True,
 ) -> process.Completed:
     """Runs a command on the machine. Exit code 255 is OpenSSH's own: the machine was not reached or was lost."""
     remote = [*(["env", *(f"{name}={value}" for name, value in env.items())] if env else []), *words]
@@ -126,6 +127,7 @@ def run(
         log=log,
         on_line=on_line,
         check=check,
+        kept=kept,
     )
 
 
