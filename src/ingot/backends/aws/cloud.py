@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from ingot import __version__
 from ingot.backends.aws.trouble import translated
+from ingot.errors import BackendError, NotFoundError, TransientError
 from ingot.model.events import Emit, ignore
 from ingot.model.units import Seconds
 from ingot.ports import Cancel
@@ -20,6 +21,10 @@ _PATIENCE = Seconds(120.0)
 """For how long a call is tried again that AWS wants to be made later."""
 _PAUSE = Seconds(1.0)
 _SETTLES = Seconds(60.0)
+
+
+_AVAILABLE = Seconds(4 * 3600.0)
+"""A copy of hundreds of GiB takes hours; nothing is thrown away where it takes longer."""
 
 
 class Cloud:
@@ -127,3 +132,34 @@ class Cloud:
             emit=emit,
             subject=subject,
         )
+
+
+def await_image(
+    cloud: Cloud, ami: str, *, region: str = "", cancel: Cancel, emit: Emit = ignore, subject: str = ""
+) -> Answer:
+    """An AMI as EC2 describes it, once it is available. Raises BackendError for one that could not be made."""
+    where = region or cloud.region
+
+    def available() -> Answer | None:
+        try:
+            found = cloud.ask("describe_images", region=where, ImageIds=[ami])["Images"]
+        except NotFoundError as error:  # EC2 may not list yet what it has just made
+            raise TransientError(str(error)) from error
+        image: Answer = found[0] if found else {}
+        state = image.get("State", "pending")
+        if state in ("failed", "error", "invalid"):
+            why = image.get("StateReason", {}).get("Message", "no reason given")
+            raise BackendError(
+                f"the AMI {ami} in {where} is {state}: {why}",
+                hint="deregister it and build again: finished layers are kept",
+            )
+        return image if state == "available" else None
+
+    return cloud.wait(
+        available,
+        what=f"the AMI {ami} in {where}",
+        deadline=_AVAILABLE,
+        cancel=cancel,
+        emit=emit,
+        subject=subject,
+    )

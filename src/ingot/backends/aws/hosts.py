@@ -28,6 +28,7 @@ from ingot.system import process, ssh
 _LAUNCH = Seconds(900.0)
 _STOP = Seconds(900.0)
 _PATIENCE = Seconds(300.0)
+_SCAN = Seconds(1800.0)
 _AMI = "ami-"
 # Services start after a login is possible, and cloud-init holds the package manager's lock.
 _SETTLED = "command -v cloud-init >/dev/null && cloud-init status --wait >/dev/null 2>&1; systemctl is-system-running --wait >/dev/null 2>&1; :"
@@ -158,9 +159,9 @@ class InstanceHost:
 
     def scan(self, machine: Machine, needles: Sequence[Needle], *, cancel: Cancel) -> tuple[Finding, ...]:
         """What the disk must not hold, read on the machine itself."""
-        from ingot.disk.remote_scan import scan_machine
+        from ingot.disk.machine import scan_machine
 
-        return scan_machine(machine.ssh, needles, cancel=cancel)
+        return scan_machine(machine.ssh, needles, cancel=cancel, timeout=_SCAN).found
 
     def freeze(
         self,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ingot.backends.aws import tags
-from ingot.backends.aws.cloud import Cloud
+from ingot.backends.aws.cloud import Cloud, await_image
 from ingot.backends.aws.shape import TargetShape
 from ingot.errors import BackendError, NotFoundError, RefusedError
 from ingot.model.digest import short
@@ -21,7 +21,6 @@ _IMAGE = "ingot:image"
 """The image's own name; the AMI's is made of a template, for it must be unique."""
 _COMPLETE = Seconds(4 * 3600.0)
 """A snapshot of hundreds of GiB takes hours; nothing is thrown away where it takes longer."""
-_AVAILABLE = Seconds(1800.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +53,7 @@ class AmiStore:
             ami = self._register(layer, name, arch, labels, tags.traits(told))
         else:
             ami = str(known["ImageId"])
-        return self._image(self._available(ami))
+        return self._image(await_image(self.cloud, ami, cancel=Flag()))
 
     def found(self, content: ContentId, name: str, *, region: str = "") -> Iterator[Mapping[str, Any]]:
         """The AMIs of this disk and name, as EC2 describes them."""
@@ -129,18 +128,6 @@ class AmiStore:
             return found if found["State"] == "completed" else None
 
         return self.cloud.wait(complete, what=f"the snapshot {layer.ref}", deadline=_COMPLETE, cancel=Flag())
-
-    def _available(self, ami: str) -> Mapping[str, Any]:
-        def available() -> Mapping[str, Any] | None:
-            found = self.cloud.ask("describe_images", ImageIds=[ami])["Images"]
-            state = found[0]["State"] if found else "pending"
-            if state in ("failed", "error", "invalid"):
-                why = found[0].get("StateReason", {}).get("Message", "no reason given")
-                raise BackendError(f"the AMI {ami} is {state}: {why}", hint="build again: its layer is kept")
-            image: Mapping[str, Any] = found[0] if found else {}
-            return image if state == "available" else None
-
-        return self.cloud.wait(available, what=f"the AMI {ami}", deadline=_AVAILABLE, cancel=Flag())
 
     def _ours(self, wanted: Mapping[str, str], *, region: str = "") -> Iterator[Mapping[str, Any]]:
         return self.cloud.list(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ingot.backends.aws import login, place, tags
-from ingot.backends.aws.cloud import Cloud
+from ingot.backends.aws.cloud import Cloud, await_image
 from ingot.backends.aws.shape import TargetShape
 from ingot.backends.aws.trouble import NO_CAPACITY
 from ingot.errors import BackendError, NotFoundError, RefusedError, TransientError
@@ -161,6 +161,7 @@ class Instances:
             **tags.image_traits(self.source.traits, self.source.snapshot),
             TagSpecifications=tags.specification(["image"], marks),
         )
+        await_image(self.cloud, str(made["ImageId"]), cancel=Flag())
         return str(made["ImageId"])
 
     def _request(

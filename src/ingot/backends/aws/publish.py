@@ -8,17 +8,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ingot.backends.aws import tags
-from ingot.backends.aws.cloud import Cloud
+from ingot.backends.aws.cloud import Cloud, await_image
 from ingot.backends.aws.images import AmiStore
 from ingot.backends.aws.shape import CopyShape, TargetShape
-from ingot.errors import BackendError
 from ingot.model.digest import digest
 from ingot.model.events import Emit
 from ingot.model.image import Image
-from ingot.model.units import Seconds, parse_seconds
+from ingot.model.units import parse_seconds
 from ingot.ports import Cancel
 
-_COPY = Seconds(4 * 3600.0)
 _GRANTS = (
     "Decrypt",
     "DescribeKey",
@@ -73,25 +71,10 @@ class AwsPublisher:
         return replace(image, location=wanted.region, ref=str(known["ImageId"]))
 
     def _await(self, copy: Image, *, subject: str, emit: Emit, cancel: Cancel) -> Image:
-        def available() -> Image | None:
-            found = self._described(copy.location, copy.ref)
-            state = found.get("State", "pending")
-            if state in ("failed", "error", "invalid"):
-                why = found.get("StateReason", {}).get("Message", "no reason given")
-                raise BackendError(
-                    f"the copy {copy.ref} in {copy.location} is {state}: {why}",
-                    hint="deregister it and publish again; the image itself is well",
-                )
-            return replace(copy, created=str(found.get("CreationDate", ""))) if state == "available" else None
-
-        return self.cloud.wait(
-            available,
-            what=f"the copy {copy.ref} in {copy.location}",
-            deadline=_COPY,
-            cancel=cancel,
-            emit=emit,
-            subject=subject,
+        found = await_image(
+            self.cloud, copy.ref, region=copy.location, cancel=cancel, emit=emit, subject=subject
         )
+        return replace(copy, created=str(found.get("CreationDate", "")))
 
     def _described(self, region: str, ami: str) -> Mapping[str, Any]:
         found: Sequence[Mapping[str, Any]] = self.cloud.ask("describe_images", region=region, ImageIds=[ami])[
