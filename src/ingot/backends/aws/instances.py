@@ -88,8 +88,8 @@ class Instances:
             self._end(things["instance"])
         for image in things.get("image", ()):
             self._gone("deregister_image", ImageId=image)
-        for pair in things.get("key-pair", ()):
-            self._gone("delete_key_pair", KeyPairId=pair)
+        if things.get("key-pair"):
+            self._gone("delete_key_pair", KeyName=ref)
         for group in things.get("security-group", ()):
             self._remove_group(group)
         login.forget(ref, self.keys)

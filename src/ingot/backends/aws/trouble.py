@@ -70,6 +70,7 @@ _IN_USE = frozenset(
 def translated(operation: str, *, region: str = "") -> Iterator[None]:
     """Turns botocore's errors into ours. `code` is among the facts of what AWS itself refused."""
     import botocore.exceptions as theirs
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
@@ -97,12 +98,17 @@ def translated(operation: str, *, region: str = "") -> Iterator[None]:
         ) from error
     except theirs.ParamValidationError as error:
         raise BackendError(
-            f"{operation}: {_sentence(error)}", hint="a bug, or a name that AWS does not take"
+            f"{operation}: {_sentence(error)}", hint="correct the value, or report it as a bug"
         ) from error
     except (theirs.EndpointConnectionError, theirs.ConnectionError, theirs.HTTPClientError) as error:
         raise TransientError(
             f"AWS is not reachable{_at(region)}: {_sentence(error)}",
             hint="check the network, the region's name and `AWS_ENDPOINT_URL`",
+        ) from error
+    except ResponseParserError as error:
+        raise TransientError(
+            f"what answers{_at(region)} in AWS's place says nothing that can be read ({operation})",
+            hint="a proxy's page, perhaps: check the network and `AWS_ENDPOINT_URL`",
         ) from error
     except theirs.BotoCoreError as error:
         raise BackendError(f"{operation}: {_sentence(error)}") from error
