@@ -23,8 +23,8 @@ _PAUSE = Seconds(1.0)
 _SETTLES = Seconds(60.0)
 
 
-_AVAILABLE = Seconds(4 * 3600.0)
-"""A copy of hundreds of GiB takes hours; nothing is thrown away where it takes longer."""
+_LONG = Seconds(4 * 3600.0)
+"""Hundreds of GiB take hours to be copied; nothing is thrown away where it takes longer."""
 
 
 class Cloud:
@@ -158,8 +158,23 @@ def await_image(
     return cloud.wait(
         available,
         what=f"the AMI {ami} in {where}",
-        deadline=_AVAILABLE,
+        deadline=_LONG,
         cancel=cancel,
         emit=emit,
         subject=subject,
     )
+
+
+def await_snapshot(cloud: Cloud, name: str, *, cancel: Cancel) -> Answer:
+    """A snapshot as EC2 describes it, once it is complete. Raises BackendError for one that could not be made."""
+
+    def complete() -> Answer | None:
+        found: Answer = cloud.ask("describe_snapshots", SnapshotIds=[name])["Snapshots"][0]
+        if found["State"] == "error":
+            raise BackendError(
+                f"EBS could not make the snapshot {name}: {found.get('StateMessage', 'no reason given')}",
+                hint="build again: finished layers are kept",
+            )
+        return found if found["State"] == "completed" else None
+
+    return cloud.wait(complete, what=f"the snapshot {name}", deadline=_LONG, cancel=cancel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -182,6 +183,7 @@ class InstanceHost:
         if sealed and not scanned:
             raise BackendError("a disk that was not scanned for leaks cannot be sealed", hint="scan it first")
         assert isinstance(machine, Instance)
+        cancel.check()
         if sealed:
             self._stop(machine.id, cancel=cancel)
         else:
@@ -225,8 +227,12 @@ class InstanceHost:
         self.cloud.wait(stopped, what="the instance to stop", deadline=_STOP, cancel=cancel)
 
     def _running(self, ref: str, *, emit: Emit, cancel: Cancel) -> dict[str, Any]:
+        began = time.monotonic()
+
         def runs() -> dict[str, Any] | None:
             found = self._instances(tags.filters({f"tag:{tags.TOKEN}": ref}))
+            if not found and time.monotonic() - began >= self.cloud.settles:
+                raise _gone(ref)
             if not found:
                 return None
             state = found[0]["State"]["Name"]
@@ -243,7 +249,7 @@ class InstanceHost:
     def _described(self, ref: str) -> dict[str, Any]:
         found = self._instances(tags.filters({f"tag:{tags.TOKEN}": ref}))
         if not found:
-            raise NotFoundError(f"the instance {ref} is gone", hint="build again: finished layers are kept")
+            raise _gone(ref)
         return found[0]
 
     def _snapshot(self, ref: str) -> dict[str, Any]:
@@ -297,6 +303,10 @@ def _root_volume(found: Mapping[str, Any]) -> str:
     raise BackendError(
         f"the instance {found['InstanceId']} has no EBS root volume", hint="choose a source AMI backed by EBS"
     )
+
+
+def _gone(ref: str) -> NotFoundError:
+    return NotFoundError(f"the instance {ref} is gone", hint="build again: finished layers are kept")
 
 
 def _ended(found: Mapping[str, Any]) -> NotFoundError:

@@ -8,19 +8,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ingot.backends.aws import tags
-from ingot.backends.aws.cloud import Cloud, await_image
+from ingot.backends.aws.cloud import Cloud, await_image, await_snapshot
 from ingot.backends.aws.shape import TargetShape
 from ingot.errors import BackendError, NotFoundError, RefusedError
 from ingot.model.digest import short
 from ingot.model.image import Image, LayerRef
 from ingot.model.plan import ContentId, LayerKey
-from ingot.model.units import Bytes, Seconds
+from ingot.model.units import Bytes
 from ingot.system.waits import Flag
 
 _IMAGE = "ingot:image"
 """The image's own name; the AMI's is made of a template, for it must be unique."""
-_COMPLETE = Seconds(4 * 3600.0)
-"""A snapshot of hundreds of GiB takes hours; nothing is thrown away where it takes longer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +47,7 @@ class AmiStore:
             )
         known = next(self.found(layer.content, name), None)
         if known is None:
-            told = tags.values(self._complete(layer))
+            told = tags.values(await_snapshot(self.cloud, layer.ref, cancel=Flag()))
             ami = self._register(layer, name, arch, labels, tags.traits(told))
         else:
             ami = str(known["ImageId"])
@@ -114,20 +112,6 @@ class AmiStore:
             **made,
         )
         return str(answer["ImageId"])
-
-    def _complete(self, layer: LayerRef) -> Mapping[str, Any]:
-        def complete() -> Mapping[str, Any] | None:
-            found: Mapping[str, Any] = self.cloud.ask("describe_snapshots", SnapshotIds=[layer.ref])[
-                "Snapshots"
-            ][0]
-            if found["State"] == "error":
-                raise BackendError(
-                    f"EBS could not make the snapshot {layer.ref}: {found.get('StateMessage', 'no reason given')}",
-                    hint="build again: finished layers are kept",
-                )
-            return found if found["State"] == "completed" else None
-
-        return self.cloud.wait(complete, what=f"the snapshot {layer.ref}", deadline=_COMPLETE, cancel=Flag())
 
     def _ours(self, wanted: Mapping[str, str], *, region: str = "") -> Iterator[Mapping[str, Any]]:
         return self.cloud.list(

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ingot.backends.aws import login, place, tags
-from ingot.backends.aws.cloud import Cloud, await_image
+from ingot.backends.aws.cloud import Cloud, await_image, await_snapshot
 from ingot.backends.aws.shape import TargetShape
 from ingot.backends.aws.trouble import NO_CAPACITY
 from ingot.errors import BackendError, NotFoundError, RefusedError, TransientError
-from ingot.model.units import Seconds
+from ingot.model.units import Seconds, format_bytes
 from ingot.ports import MachineSpec, Token
 from ingot.system.waits import Flag
 
@@ -62,6 +62,12 @@ class Instances:
     def create(self, token: Token) -> str:
         """Launches it. Raises BackendError for what AWS refuses, such as a quota that is used up."""
         assert self.spec and self.source, "a resource without a spec only deletes"
+        disk = self.spec.disk
+        if disk is not None and disk < self.source.size * tags.GIB:
+            raise BackendError(
+                f"the disk has {self.source.size} GiB and cannot shrink to {format_bytes(disk)}",
+                hint="write a larger `disk`",
+            )
         marks = self._marks(token)
         where = place.find_place(self.cloud, self.settings)
         self.cloud.ask(
@@ -155,6 +161,7 @@ class Instances:
     def _image(self, token: Token, marks: Mapping[str, str]) -> str:
         """An AMI of the layer's snapshot, for the launch alone."""
         assert self.spec and self.source
+        await_snapshot(self.cloud, self.source.snapshot, cancel=Flag())
         made = self.cloud.ask(
             "register_image",
             Name=token,
