@@ -12,8 +12,10 @@ from ingot.errors import ProvisionError
 from ingot.model.events import Event, Output, ignore
 from ingot.model.image import LayerRef
 from ingot.model.step import SealStep
+from ingot.model.units import Seconds
 from ingot.ports import Finding, Machine
 from ingot.provision import seal
+from ingot.provision.seal_machine import verify_machine
 from ingot.system.waits import Flag
 from tests.local_fixtures import Site, cached_base, sh, site
 
@@ -95,14 +97,17 @@ def plant(machine: Machine) -> None:
 def test_a_disk_is_sealed_and_says_so_unbooted(site: Site, tmp_path: Path) -> None:
     with site.machine() as machine:
         plant(machine)
+        told_there = verify_machine(machine.ssh, cancel=Flag(), timeout=Seconds(60.0))
         used = site.freeze(machine, "used")
         site.attach(machine)
         seal.apply(SealStep(), machine, subject="test", emit=ignore, cancel=Flag())
+        assert verify_machine(machine.ssh, cancel=Flag(), timeout=Seconds(60.0)) == ()
         found = site.backend.hosts.scan(machine, [], cancel=Flag())
         sealed = site.freeze(machine, "sealed", sealed=True)
     assert found == ()
     with disk(site, used, tmp_path / "used") as root:
-        told = {finding.where for finding in seal.verify(root)}
+        assert told_there == seal.verify(root)
+        told = {finding.where for finding in told_there}
         missed = {path for path in LEFT if not any(path.startswith(where) for where in told)}
         # Not looked for again: caches and mail are emptied, but nobody is harmed by them.
         assert missed <= {path for path in LEFT if re.search(r"\.cache|\.ansible|mail|-old|Network", path)}

@@ -115,19 +115,24 @@ def search(request: Dict[str, Any]) -> None:
     for sight in sights(folders, sought, check=beat):
         left.discard(sight.number if sight.kind == "text" else -1)
         _say(
-            sight=sight.kind, path=_name(sight.path), number=sight.number, data=_text(sight.data), at=sight.at
+            "sight",
+            kind=sight.kind,
+            path=_name(sight.path),
+            number=sight.number,
+            data=_text(sight.data),
+            at=sight.at,
         )
     os.sync()
     for disk in disks:
         try:
             file = os.open("/dev/" + disk.replace("!", "/"), os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            _say(unread=disk, why=os.strerror(error.errno or 0))
+            _say("unread", disk=disk, why=os.strerror(error.errno or 0))
             continue
         for number, offset in blocks(read_disk(file), texts, left, beat):
-            _say(disk=disk, number=number, offset=offset)
+            _say("block", disk=disk, number=number, offset=offset)
         os.close(file)
-        _say(read=disk)
+        _say("read", disk=disk)
 
 
 def packages(request: Dict[str, Any]) -> None:
@@ -135,27 +140,27 @@ def packages(request: Dict[str, Any]) -> None:
     names = {_bytes(name) for name in request["names"]}
     info = pathlib.Path("/var/lib/dpkg/info")
     lists = sorted(info.glob("*.md5sums"))
-    _say(dpkg=any(path.stat().st_size for path in lists))
+    _say("dpkg", lists=any(path.stat().st_size for path in lists))
     for path in lists:
         with path.open("rb") as lines:
             for line in lines:
                 if line[34:].rstrip(b"\n") in names:
-                    _say(checksum=_text(line))
+                    _say("checksum", line=_text(line))
     status = pathlib.Path("/var/lib/dpkg/status")
     if lists and status.exists():
         with status.open("rb") as lines:
             for line in lines:
                 if line.startswith(b" /") and line.split()[0][1:] in names:
-                    _say(conffile=_text(line))
+                    _say("conffile", line=_text(line))
     for name in request["paths"]:
-        _say(path=name, md5=md5(name.encode("utf-8", "surrogateescape")) if lists else None)
+        _say("digest", path=name, md5=md5(name.encode("utf-8", "surrogateescape")) if lists else None)
 
 
 def listing(request: Dict[str, Any]) -> None:
     """Says what stands at these patterns (of pathlib, relative to the root) on root's own disks; what some hold, too."""
     own = {os.lstat(folder).st_dev for folder in own_folders()[0]}
     for pattern in request["patterns"]:
-        for path in sorted(pathlib.Path("/").glob(pattern)):
+        for path in sorted(pathlib.Path("/").glob(os.fsdecode(pattern.encode("utf-8", "surrogateescape")))):
             try:
                 about = path.lstat()
                 if about.st_dev not in own:
@@ -167,7 +172,7 @@ def listing(request: Dict[str, Any]) -> None:
                     data = path.read_bytes()
             except FileNotFoundError:
                 continue
-            _say(path=_name(os.fsencode(str(path))), kind=kind, to=to, size=size, data=_text(data))
+            _say("entry", path=_name(os.fsencode(str(path))), kind=kind, to=to, size=size, data=_text(data))
 
 
 def _kind(about: os.stat_result) -> str:
@@ -185,11 +190,11 @@ class Beat:
     def __call__(self) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _BEAT
-            _say(alive=True)
+            _say("alive")
 
 
-def _say(**words: Any) -> None:
-    sys.stdout.write(json.dumps(words) + "\n")
+def _say(say: str, **words: Any) -> None:
+    sys.stdout.write(json.dumps(dict(words, say=say)) + "\n")
     sys.stdout.flush()
 
 
@@ -210,4 +215,4 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     request = json.loads(sys.stdin.buffer.read().decode("ascii"))
     {"search": search, "packages": packages, "listing": listing}[request["do"]](request)
-    _say(done=True)
+    _say("done")

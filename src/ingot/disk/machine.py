@@ -126,19 +126,19 @@ class _Scan:
         self.unread: list[str] = []
 
     def hear(self, words: Mapping[str, Any]) -> None:
-        if "sight" in words:
-            path = words["path"].encode("utf-8", "surrogateescape")
-            data = base64.b64decode(words["data"])
-            claim = self._judge.claim(Sight(words["sight"], path, words["number"], data, words["at"]))
-            if claim:
-                self.claims.append(claim)
-        elif "offset" in words:
-            what = self._judge.literals[words["number"]].what
-            self.blocks.append(Finding(what=what, where=place(words["offset"])))
-        elif "read" in words:
-            self.disks.append(words["read"])
-        elif "unread" in words:
-            self.unread.append(f"the disk {words['unread']} cannot be read there: {words['why']}")
+        match words["say"]:
+            case "sight":
+                path = words["path"].encode("utf-8", "surrogateescape")
+                data = base64.b64decode(words["data"])
+                claim = self._judge.claim(Sight(words["kind"], path, words["number"], data, words["at"]))
+                self.claims += [claim] if claim else []
+            case "block":
+                what = self._judge.literals[words["number"]].what
+                self.blocks.append(Finding(what=what, where=place(words["offset"])))
+            case "read":
+                self.disks.append(words["disk"])
+            case "unread":
+                self.unread.append(f"the disk {words['disk']} cannot be read there: {words['why']}")
 
     def paths(self) -> set[str]:
         """The files whose packages decide."""
@@ -178,14 +178,15 @@ class _Told:
         return self.digests[path]
 
     def hear(self, words: Mapping[str, Any]) -> None:
-        if "dpkg" in words:
-            self.has_dpkg = words["dpkg"]
-        elif "checksum" in words:
-            self.checksums += base64.b64decode(words["checksum"])
-        elif "conffile" in words:
-            self.conffiles += base64.b64decode(words["conffile"])
-        elif "path" in words:
-            self.digests[words["path"]] = words["md5"]
+        match words["say"]:
+            case "dpkg":
+                self.has_dpkg = words["lists"]
+            case "checksum":
+                self.checksums += base64.b64decode(words["line"])
+            case "conffile":
+                self.conffiles += base64.b64decode(words["line"])
+            case "digest":
+                self.digests[words["path"]] = words["md5"]
 
 
 def _records(access: SshAccess, paths: Iterable[str], *, cancel: Cancel, timeout: Seconds) -> _Told:
@@ -213,9 +214,10 @@ def _ask(
 
     def on_line(stream: str, line: str) -> None:
         nonlocal complete
-        words = _answer(line) if stream == "stdout" else None
-        if words is not None:
-            complete = complete or "done" in words
+        words = _answer(line) if stream == "stdout" else {}
+        if words and words["say"] == "done":
+            complete = True
+        elif words and words["say"] != "alive":
             hear(words)
         elif stream == "stderr":
             said.append(line)
@@ -242,13 +244,13 @@ def _ask(
         raise _failure(access, code, [mask(line) for line in said])
 
 
-def _answer(line: str) -> dict[str, Any] | None:
-    """The agent's answer; None for what a login shell's own files print."""
+def _answer(line: str) -> dict[str, Any]:
+    """The agent's answer; {} for what a login shell's own files print."""
     with contextlib.suppress(ValueError):
         words = json.loads(line)
-        if isinstance(words, dict):
+        if isinstance(words, dict) and "say" in words:
             return words
-    return None
+    return {}
 
 
 def _source(name: str) -> str:

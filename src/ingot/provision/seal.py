@@ -6,6 +6,7 @@ serves Debian's and Red Hat's families alike. What it overwrites and why is told
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -95,16 +96,19 @@ def _machine_id(root: Path) -> Iterator[Finding]:
         yield Finding(what="a machine id of its own", where="/var/lib/dbus/machine-id")
 
 
+_KEY_MAKERS = tuple(
+    f"{folder}/systemd/system/{unit}"
+    for folder in ("etc", "usr/lib", "lib")
+    for unit in ("multi-user.target.wants/ingot-ssh-keys.service", "sshd-keygen@.service")
+)
+
+
 def _host_keys(root: Path) -> Iterator[Finding]:
     for key in sorted((root / "etc/ssh").glob("ssh_host_*")):
         yield Finding(
             what="an SSH host key, which all machines of the image would share", where=_at(root, key)
         )
-    units = ("etc", "usr/lib", "lib")
-    makers = ("multi-user.target.wants/ingot-ssh-keys.service", "sshd-keygen@.service")
-    if (root / "usr/sbin/sshd").exists() and not any(
-        _exists(root / folder / "systemd/system" / maker) for folder in units for maker in makers
-    ):
+    if (root / "usr/sbin/sshd").exists() and not any(_exists(root / maker) for maker in _KEY_MAKERS):
         yield Finding(what="nothing makes SSH host keys on first boot", where="/etc/systemd/system")
 
 
@@ -112,17 +116,25 @@ def _homes(root: Path) -> Iterator[Finding]:
     for home in homes(root):
         for file in sorted((home / ".ssh").glob("authorized_keys*")):
             yield Finding(what="keys that may log in", where=_at(root, file))
-        for pattern in (".*_history", ".lesshst", ".viminfo", ".wget-hsts"):
+        for pattern in _OF_HOMES:
             for file in sorted(home.glob(pattern)):
                 yield Finding(what="what somebody did while building", where=_at(root, file))
 
 
+_HOMES = ("root", "etc/skel", "home/*", "var/lib/*")
+_OF_HOMES = (".*_history", ".lesshst", ".viminfo", ".wget-hsts")
+
+
 def homes(root: Path) -> tuple[Path, ...]:
     """Every home folder that is there: those of /etc/passwd, /root, /home/*, /var/lib/* and the skeleton's."""
-    lines = [line.split(":") for line in _text(root / "etc/passwd").splitlines()]
-    named = {root / fields[5].strip("/") for fields in lines if len(fields) > 5}
-    usual = {root, root / "root", root / "etc/skel", *root.glob("home/*"), *root.glob("var/lib/*")}
+    named = {root / name for name in _named_homes(_text(root / "etc/passwd"))}
+    usual = {root, *(path for pattern in _HOMES for path in root.glob(pattern))}
     return tuple(sorted(path for path in named | usual if path.is_dir() and not path.is_symlink()))
+
+
+def _named_homes(passwd: str) -> set[str]:
+    lines = [line.split(":") for line in passwd.splitlines()]
+    return {fields[5].strip("/") for fields in lines if len(fields) > 5}
 
 
 _GONE = {
@@ -174,6 +186,9 @@ def _network(root: Path) -> Iterator[Finding]:
         yield Finding(what="a host name, which all machines of the image would share", where="/etc/hostname")
 
 
+_BOOT_MENUS = ("boot/grub/grub.cfg", "boot/grub2/grub.cfg")
+
+
 def _kernel(root: Path) -> Iterator[Finding]:
     version = newest_kernel(root)
     if not version:
@@ -182,7 +197,7 @@ def _kernel(root: Path) -> Iterator[Finding]:
         _exists(root / f"boot/{name}") for name in (f"initrd.img-{version}", f"initramfs-{version}.img")
     ):
         yield Finding(what=f"no initramfs for the kernel {version}", where="/boot")
-    for config in ("boot/grub/grub.cfg", "boot/grub2/grub.cfg"):
+    for config in _BOOT_MENUS:
         text = _text(root / config)
         if not text:
             continue
@@ -237,3 +252,24 @@ _LOOKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
     _network,
     _kernel,
 )
+
+
+READS = ("etc/machine-id", "etc/passwd", "etc/resolv.conf", "etc/hostname", *_BOOT_MENUS)
+"""The files that `verify` reads. Of everything else it looks at what is there, and whether it is empty."""
+
+
+def looked_at(passwd: str) -> tuple[str, ...]:
+    """All that `verify` looks at, as patterns of pathlib, for a root whose /etc/passwd says this."""
+    homes = sorted({"", *_HOMES, *map(glob.escape, _named_homes(passwd))})
+    of_homes = (
+        f"{home}/{name}".lstrip("/") for home in homes for name in (".ssh/authorized_keys*", *_OF_HOMES)
+    )
+    return (
+        *READS,
+        *(home for home in homes if home),
+        *of_homes,
+        *("var/lib/dbus/machine-id", "etc/ssh/ssh_host_*", "usr/sbin/sshd", *_KEY_MAKERS),
+        *(*_GONE, *_EMPTY, *(f"{name}/*" for name in _EMPTY), *(f"{name}/**/*" for name in _WITHOUT_FILES)),
+        *("boot/vmlinuz-*", "boot/initrd.img-*", "boot/initramfs-*", "boot/loader/entries/*.conf"),
+        *("lib/modules/*", "usr/lib/modules/*", "lib/systemd/system", "usr/lib/systemd/system"),
+    )
