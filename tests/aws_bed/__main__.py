@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from ingot.system import locks
 from tests.aws_bed import disks, machine, state
 from tests.aws_bed.profile import PROFILES
 
+_MOTO = {
+    "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",  # the images are ours
+    "MOTO_ENABLE_AMI_VALIDATION": "true",
+    "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
+}
+_PREFIX = "aws-bed-"
 _USE = """\
 export AWS_ENDPOINT_URL=http://127.0.0.1:{port}
 export AWS_ACCESS_KEY_ID={key}
@@ -26,12 +37,16 @@ export AWS_DEFAULT_REGION={region}
 def main(words: list[str]) -> int:
     """Serves until SIGTERM or Ctrl-C."""
     options = _parser().parse_args(words)
+    os.environ.update(_MOTO)  # read when moto is imported
     from tests.aws_bed.server import Application, serve
 
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logging.getLogger("aws_bed").setLevel(logging.INFO)
     machine.sweep()
-    with tempfile.TemporaryDirectory(prefix="aws-bed-", dir=options.state, ignore_cleanup_errors=True) as folder:
+    _sweep(Path(options.state))
+    with _folder(Path(options.state)) as folder:
         delays = PROFILES[options.profile].scaled(options.scale)
-        application = Application(folder=Path(folder), base=disks.base(), delays=delays)
+        application = Application(folder=folder, base=disks.base(), delays=delays)
 
         def leave(number: int, _: FrameType | None) -> None:
             raise SystemExit(0)
@@ -43,6 +58,22 @@ def main(words: list[str]) -> int:
         finally:
             application.bed.machines.end_all()
     return 0
+
+
+@contextmanager
+def _folder(parent: Path) -> Iterator[Path]:
+    """A folder for the disks of this bed, locked while it lives, so that others know."""
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent, ignore_cleanup_errors=True) as name:
+        with locks.lock(Path(name, "lock")):
+            yield Path(name)
+
+
+def _sweep(parent: Path) -> None:
+    """Removes what beds that were killed have left of their disks."""
+    for old in parent.glob(f"{_PREFIX}*"):
+        with locks.try_lock(old / "lock") as free:
+            if free:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def _tell(port: int) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ingot.backends.local import kernel, layout
@@ -26,11 +27,32 @@ def base() -> Path:
     with locks.lock(path.with_name("test-base-raw.lock")):
         if not path.exists():
             fresh = path.with_suffix(".raw.new")
-            process.run(
-                ["qemu-img", "convert", "-O", "raw", "-S", "4k", str(source), str(fresh)], timeout=_PATIENCE
-            )
+            words = ["qemu-img", "convert", "-O", "raw", str(source), str(fresh)]
+            process.run(words, timeout=_PATIENCE)
+            _shrink(fresh)
             fresh.rename(path)
     return path
+
+
+def _shrink(disk: Path) -> None:
+    """Makes holes of the blocks that the file system does not use."""
+    with _on_device(disk) as device:
+        process.run(["e2fsck", "-f", "-p", device], timeout=_PATIENCE, check=False)
+        process.run(["zerofree", device], timeout=_PATIENCE)
+    process.run(["fallocate", "--dig-holes", str(disk)], timeout=_PATIENCE)
+
+
+@contextmanager
+def _on_device(disk: Path) -> Iterator[str]:
+    """A loop device on the disk's last partition, while it lasts."""
+    with disk.open("r+b") as file:
+        parts = layout.partitions(file.read(layout.HEAD), disk.stat().st_size)
+        part = max(parts, key=lambda part: part.start)
+        held, device = kernel.loop_device(file.fileno(), part.start, part.size)
+    try:
+        yield device
+    finally:
+        os.close(held)
 
 
 def copy(source: Path, target: Path, size: int) -> None:
@@ -39,6 +61,18 @@ def copy(source: Path, target: Path, size: int) -> None:
     process.run(["cp", "--sparse=auto", "--reflink=auto", str(source), str(target)], timeout=_PATIENCE)
     if size > target.stat().st_size:
         _grow(target, size)
+
+
+def copy_base(source: Path, target: Path, size: int, kept: Path) -> None:
+    """As `copy`, of a disk that many copies are made of: one of each size is kept in a folder, for growing takes long."""
+    if size > source.stat().st_size:
+        grown = kept / f"{size}.raw"
+        with locks.lock(kept / "lock"):
+            if not grown.exists():
+                copy(source, grown.with_suffix(".new"), size)
+                grown.with_suffix(".new").rename(grown)
+        source = grown
+    copy(source, target, size)
 
 
 def create(target: Path, size: int) -> None:
@@ -56,27 +90,18 @@ def _grow(disk: Path, size: int) -> None:
     parts = layout.partitions(head, old)
     last = max(parts, key=lambda part: part.start, default=None)
     if last and last.number:
+        with disk.open("rb") as file:
+            file.seek(last.start)
+            kind = layout.file_system(file.read(layout.HEAD))
         # What cloud-init's growpart does at the first boot.
         if head[layout.SECTOR : layout.SECTOR + 8] == b"EFI PART":
             process.run(["sfdisk", "--quiet", "--relocate", "gpt-bak-std", str(disk)], timeout=_PATIENCE)
         words = ["sfdisk", "--quiet", "--no-reread", "-N", str(last.number), str(disk)]
         process.run(words, timeout=_PATIENCE, input=b", +\n")
-        _grow_file_system(disk, last.number)
-
-
-def _grow_file_system(disk: Path, number: int) -> None:
-    with disk.open("r+b") as file:
-        parts = layout.partitions(file.read(layout.HEAD), disk.stat().st_size)
-        part = next(part for part in parts if part.number == number)
-        file.seek(part.start)
-        if layout.file_system(file.read(layout.HEAD)) != "ext4":
-            return
-        held, device = kernel.loop_device(file.fileno(), part.start, part.size)
-    try:
-        process.run(["e2fsck", "-f", "-p", device], timeout=_PATIENCE, check=False)
-        process.run(["resize2fs", device], timeout=_PATIENCE)
-    finally:
-        os.close(held)
+        if kind == "ext4":
+            with _on_device(disk) as device:
+                process.run(["e2fsck", "-p", device], timeout=_PATIENCE, check=False)
+                process.run(["resize2fs", "-f", device], timeout=_PATIENCE)
 
 
 def read_block(disk: Path, index: int) -> bytes:

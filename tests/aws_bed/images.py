@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Any
 
 from tests.aws_bed import filters, snapshots
@@ -415,6 +416,7 @@ def enable_image_deprecation(bed: Bed, call: Call) -> Answer:
     """EnableImageDeprecation: a date in the future, at most ten years away, kept to the minute."""
     image = find(bed, call, call.params["ImageId"], own=True)
     at = call.params["DeprecateAt"]
+    at = at.replace(tzinfo=at.tzinfo or UTC)
     if at <= bed.now():
         raise ApiError("InvalidParameterValue", "The date and time for deprecation must be in the future")
     if at.year > bed.now().year + 10:

@@ -30,6 +30,7 @@ def run_instances(bed: Bed, call: Call) -> Answer:
     kind = params.setdefault("InstanceType", "m1.small")
     _check_architecture(kind, image)
     _check_profile(bed, call, params.get("IamInstanceProfile", {}))
+    _check_key_pair(bed, call, params.get("KeyName", ""))
     user_data = _user_data(params.get("UserData", ""))
     devices, sources = _devices(bed, call, image, params.get("BlockDeviceMappings", []))
     params["BlockDeviceMappings"] = devices
@@ -78,6 +79,11 @@ def _check_profile(bed: Bed, call: Call, profile: Params) -> None:
         if value and value not in [getattr(one, attribute) for one in known]:
             text = f"Value ({value}) for parameter iamInstanceProfile.{key.lower()} is invalid. Invalid IAM Instance Profile"
             raise ApiError("InvalidParameterValue", text)
+
+
+def _check_key_pair(bed: Bed, call: Call, name: str) -> None:
+    if name and name not in bed.moto(call).key_pairs:
+        raise ApiError("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
 
 
 def _user_data(text: str) -> bytes:

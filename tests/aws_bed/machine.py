@@ -246,15 +246,11 @@ def _python(module: str, *words: str) -> list[str]:
 
 
 def _host_keys(folder: Path) -> dict[str, str]:
-    """New host keys, named as `ssh_keys` of cloud-init names them."""
-    found = {}
-    for kind in ("ed25519", "ecdsa"):
-        path = folder / f"host_{kind}"
-        if not path.exists():
-            process.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", str(path)], timeout=_STOP)
-        found[f"{kind}_private"] = path.read_text()
-        found[f"{kind}_public"] = path.with_suffix(".pub").read_text()
-    return found
+    """A new host key, named as `ssh_keys` of cloud-init names it."""
+    path = folder / "host_key"
+    if not path.exists():
+        process.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)], timeout=_STOP)
+    return {"ed25519_private": path.read_text(), "ed25519_public": path.with_suffix(".pub").read_text()}
 
 
 def _only_child(pid: int) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import logging
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from moto.ec2.models.instances import StateReason
@@ -21,6 +23,7 @@ from tests.aws_bed.machine import Login, Machine
 from tests.aws_bed.state import Image, Snapshot
 from tests.aws_bed.wire import ApiError
 
+_LOG = logging.getLogger("aws_bed")
 _CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 _HOST = "x86_64"
 
@@ -90,24 +93,32 @@ class Machines:
                 return
             for name, device in instance.get_block_device_mapping:
                 disk = self._bed.disk_of_volume(device.volume_id)
-                size = self._bed_size(instance, device.volume_id)
-                if name in sources:
-                    disks.copy(sources[name].disk, disk, size)
-                else:
-                    disks.create(disk, size)
+                size = self._size(instance, device.volume_id)
+                self._make_disk(disk, size, sources.get(name))
+            _LOG.info("%s: disks in %.2f s", instance.id, time.monotonic() - began)
             if image.architecture != _HOST:
                 self._fail(guest, "Server.InternalError", f"This bed has no {image.architecture} processor")
                 return
             self._boot(guest, began)
 
+    def _make_disk(self, disk: Path, size: int, source: Snapshot | None) -> None:
+        if source is None:
+            disks.create(disk, size)
+        elif source.disk == self._bed.world.base:
+            disks.copy_base(source.disk, disk, size, self._bed.folder / "grown")
+        else:
+            disks.copy(source.disk, disk, size)
+
     @staticmethod
-    def _bed_size(instance: Any, volume_id: str) -> int:
+    def _size(instance: Any, volume_id: str) -> int:
         return int(instance.ec2_backend.get_volume(volume_id).size) * disks.GIB
 
     def _boot(self, guest: Guest, began: float) -> None:
         try:
             guest.machine.boot()
+            _LOG.info("%s: boots after %.2f s", guest.instance.id, time.monotonic() - began)
         except IngotError as error:
+            _LOG.warning("%s", error)
             # As on EC2: an instance whose disk does not boot is running, and only its console tells.
             with guest.machine.console.open("a") as console:
                 console.write(f"{error}\n")

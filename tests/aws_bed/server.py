@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -29,19 +30,13 @@ HANDLERS: dict[tuple[str, str], Handler] = {
 
 _LONG = {"CreateSnapshot", "CreateImage", "PutSnapshotBlock", "GetSnapshotBlock", "CompleteSnapshot", "CopyImage"}
 """Actions that copy disks: they change the tables at their end only, and others go on meanwhile."""
-_MOTO = {
-    "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",  # the images are ours
-    "MOTO_ENABLE_KEYPAIR_VALIDATION": "true",
-    "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
-    "MOTO_ENABLE_AMI_VALIDATION": "true",
-}
+_LOG = logging.getLogger("aws_bed")
 
 
 class Application:
     """The WSGI application."""
 
     def __init__(self, *, folder: Path, base: Path, delays: Delays) -> None:
-        os.environ.update(_MOTO)
         from moto.ec2.models.amis import AmiBackend
         from moto.server import DomainDispatcherApplication, create_backend_app
 
@@ -78,8 +73,13 @@ class Application:
             if call is not None:
                 return wire.write(call, error)
             return wire.write_error(wire.CHECKED[signed_for], error)
+        except Exception:
+            _LOG.exception("the bed has a bug")
+            error = ApiError("InternalError", "The bed has a bug; its log tells more.", status=500)
+            return wire.write(call, error) if call else Response(str(error), status=500)
 
     def _dispatch(self, call: Call) -> Response:
+        _LOG.info("%s %s", call.service, call.action)
         self.bed.trouble.meet(call)
         handler = HANDLERS.get((call.service, call.action))
         if handler is None:

@@ -147,7 +147,7 @@ class World:
         self.images: dict[str, Image] = {}
         self.snapshots: dict[str, Snapshot] = {}
         self.deregistered: set[str] = set()
-        self._base = base
+        self.base = base
         self._size = (base.stat().st_size + 2**30 - 1) // 2**30
         self._stocked: set[str] = set()
 
@@ -168,7 +168,7 @@ class World:
             id=f"snap-{mark}",
             account=account,
             region=region,
-            disk=self._base,
+            disk=self.base,
             size=self._size,
             ready_at=0.0,
             started=datetime.fromisoformat(created),
