@@ -63,9 +63,9 @@ def main(words: list[str]) -> int:
 @contextmanager
 def _folder(parent: Path) -> Iterator[Path]:
     """A folder for the disks of this bed, locked while it lives, so that others know."""
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent, ignore_cleanup_errors=True) as name:
-        with locks.lock(Path(name, "lock")):
-            yield Path(name)
+    made = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent, ignore_cleanup_errors=True)
+    with made as name, locks.lock(Path(name, "lock")):
+        yield Path(name)
 
 
 def _sweep(parent: Path) -> None:
@@ -78,7 +78,9 @@ def _sweep(parent: Path) -> None:
 
 def _tell(port: int) -> None:
     home, other = state.KEYS
-    name = next(about["name"] for about in reversed(state.STAND_INS) if about["name"].startswith("debian-12-amd64"))
+    name = next(
+        about["name"] for about in reversed(state.STAND_INS) if about["name"].startswith("debian-12-amd64")
+    )
     text = _USE.format(port=port, key=home, other=other, region=state.REGION, owner=state.DEBIAN, name=name)
     sys.stdout.write(text)
     sys.stdout.flush()

@@ -151,7 +151,7 @@ class Bed:
 
     def find_key(self, call: Call, name: str) -> tuple[str, str]:
         """(the ARN of the key, why it cannot be used). Looked at later than the call: see CopyImage, `KmsKeyId`."""
-        from moto.kms import kms_backends
+        from moto.kms.models import kms_backends
 
         try:
             return str(kms_backends[call.account][call.region].describe_key(name).arn), ""
@@ -160,14 +160,14 @@ class Bed:
 
     def key_allows(self, key: str, account: str) -> bool:
         """Whether a grant or the policy of the key lets another account use it: "Share a KMS key"."""
-        from moto.kms import kms_backends
+        from moto.kms.models import kms_backends
 
         _, _, _, region, owner, _ = key.split(":", 5)
         if owner == account:
             return True
         kms = kms_backends[owner][region]
         name = key.rpartition("/")[2]
-        grants = kms.list_grants(name)
+        grants = kms.list_grants(name, None)
         return any(f":{account}:" in grant.grantee_principal for grant in grants) or (
             account in str(kms.keys[name].policy)
         )

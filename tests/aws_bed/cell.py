@@ -6,7 +6,7 @@ unmounted, so that its file is complete when this process ends. Standard library
 """
 
 # Without pathlib, whose imports would cost a good part of the start-up time.
-# ruff: noqa: PTH101, PTH103, PTH107, PTH110, PTH112, PTH118, PTH119, PTH120, PTH123, PTH207
+# ruff: noqa: T201, PTH106, PTH114, PTH101, PTH103, PTH107, PTH110, PTH112, PTH120, PTH123, PTH207
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _inside(about: dict[str, Any]) -> bytes:
 
 
 def _prepare(about: dict[str, Any]) -> None:
-    if not os.path.lexists("/etc/resolv.conf") or not os.path.islink("/etc/resolv.conf"):
+    if not os.path.islink("/etc/resolv.conf"):
         _write("/etc/resolv.conf", _NAMESERVER.encode(), 0o644)
     if about["seed"] and os.path.exists("/usr/bin/cloud-init"):
         return  # it does the rest itself

@@ -52,7 +52,9 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def page(found: list[dict[str, Any]], params: Mapping[str, Any], *, least: int = 1) -> tuple[list[Any], str | None]:
+def page(
+    found: list[dict[str, Any]], params: Mapping[str, Any], *, least: int = 1
+) -> tuple[list[Any], str | None]:
     """(the page asked for, the token of the next). Raises ApiError for a token that is none of ours."""
     size = params.get("MaxResults")
     if size is not None and not least <= int(size) <= 1000:

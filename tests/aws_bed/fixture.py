@@ -23,7 +23,7 @@ import pytest
 from botocore.config import Config
 
 from ingot.model.units import Seconds
-from ingot.system import process, ssh
+from ingot.system import process
 from ingot.system.waits import Flag, poll
 from tests.aws_bed import state
 
@@ -38,10 +38,14 @@ class AwsBed:
     url: str
     process: subprocess.Popen[bytes]
 
-    def client(self, service: Any, *, region: str = state.REGION, other: bool = False, retries: int = 0) -> Any:
+    def client(
+        self, service: Any, *, region: str = state.REGION, other: bool = False, retries: int = 0
+    ) -> Any:
         """A client of boto3's for the first account, or the other one. `retries`: what boto3 itself tries again."""
         key = list(state.KEYS)[1 if other else 0]
-        config = Config(retries={"total_max_attempts": retries + 1, "mode": "standard"}, max_pool_connections=64)
+        config = Config(
+            retries={"total_max_attempts": retries + 1, "mode": "standard"}, max_pool_connections=64
+        )
         return boto3.client(
             service,
             endpoint_url=self.url,

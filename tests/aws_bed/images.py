@@ -53,7 +53,7 @@ def _ebs(image: Mapping[str, Any], key: str) -> list[Any]:
 def find(bed: Bed, call: Call, name: str, *, own: bool = False) -> Image:
     """The image that the caller may see, or owns. Raises ApiError: "Error codes for the Amazon EC2 API"."""
     if not name.startswith("ami-"):
-        raise ApiError("InvalidAMIID.Malformed", f"Invalid id: \"{name}\" (expecting \"ami-...\")")
+        raise ApiError("InvalidAMIID.Malformed", f'Invalid id: "{name}" (expecting "ami-...")')
     bed.world.stock(call.region)
     image = bed.world.images.get(name)
     if name in bed.world.deregistered:
@@ -126,7 +126,7 @@ def describe_images(bed: Bed, call: Call) -> Answer:
     if wanted:
         missing = [name for name in wanted if name not in bed.world.images]
         if missing and not all(name.startswith("ami-") for name in missing):
-            raise ApiError("InvalidAMIID.Malformed", f"Invalid id: \"{missing[0]}\" (expecting \"ami-...\")")
+            raise ApiError("InvalidAMIID.Malformed", f'Invalid id: "{missing[0]}" (expecting "ami-...")')
         # One that was deregistered is left out for a while, and not an error.
         gone = bed.world.deregistered
         found = [find(bed, call, name) for name in wanted if name not in gone]
@@ -169,7 +169,9 @@ def register_image(bed: Bed, call: Call) -> Answer:
     asked = params.get("BlockDeviceMappings", [])
     root = params.get("RootDeviceName") or (asked[0]["DeviceName"] if asked else "")
     if not asked or root not in [device.get("DeviceName") for device in asked]:
-        raise ApiError("InvalidBlockDeviceMapping", f"The root device '{root}' is not in the block device mappings")
+        raise ApiError(
+            "InvalidBlockDeviceMapping", f"The root device '{root}' is not in the block device mappings"
+        )
     devices = tuple(_device(bed, call, device, root) for device in asked)
     if params.get("TpmSupport") and params.get("BootMode") not in ("uefi", "uefi-preferred"):
         raise ApiError("InvalidParameterCombination", "TpmSupport needs the boot mode uefi")
@@ -232,7 +234,9 @@ def create_image(bed: Bed, call: Call) -> Answer:
     _check_name(bed, call, params["Name"])
     instance = bed.moto(call).get_instance(params["InstanceId"])
     if instance.state not in ("running", "stopped"):
-        raise ApiError("IncorrectState", f"The instance '{instance.id}' is not in a valid state for this operation")
+        raise ApiError(
+            "IncorrectState", f"The instance '{instance.id}' is not in a valid state for this operation"
+        )
     bed.dry_run(call)
     running = instance.state == "running" and not params.get("NoReboot")
     if running:
@@ -390,7 +394,7 @@ def _check_permission(permission: Mapping[str, str]) -> None:
     }
     for key, value in permission.items():
         if not re.fullmatch(patterns[key], value):
-            text = f"Invalid attribute item value \"{value}\" for {key[0].lower()}{key[1:]} item type."
+            text = f'Invalid attribute item value "{value}" for {key[0].lower()}{key[1:]} item type.'
             raise ApiError("InvalidAMIAttributeItemValue", text)
 
 
@@ -438,7 +442,9 @@ def enable_image_deregistration_protection(bed: Bed, call: Call) -> Answer:
     """EnableImageDeregistrationProtection."""
     image = find(bed, call, call.params["ImageId"], own=True)
     bed.dry_run(call)
-    image.protection = "enabled-with-cooldown" if call.params.get("WithCooldown") else "enabled-without-cooldown"
+    image.protection = (
+        "enabled-with-cooldown" if call.params.get("WithCooldown") else "enabled-without-cooldown"
+    )
     return {"Return": image.protection}
 
 

@@ -121,7 +121,9 @@ def _devices(
         if bed.moto(call).ebs_encryption_by_default:
             ebs["Encrypted"] = True
         if ebs.get("KmsKeyId") and not ebs.get("Encrypted"):
-            raise ApiError("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted")
+            raise ApiError(
+                "InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted"
+            )
         if snapshot and snapshot.key and not ebs.get("KmsKeyId"):
             ebs["KmsKeyId"] = snapshot.key
         found.append({"DeviceName": name, "Ebs": {"DeleteOnTermination": True, **ebs}})

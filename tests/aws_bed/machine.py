@@ -259,4 +259,3 @@ def _only_child(pid: int) -> int:
     except OSError:
         return 0
     return int(words[0]) if words else 0
-

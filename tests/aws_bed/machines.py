@@ -208,7 +208,10 @@ class Machines:
         if not guest or guest.instance.state != "running":
             return
         instance = guest.instance
-        reason = StateReason("Client.InstanceInitiatedShutdown: Instance initiated shutdown", "Client.InstanceInitiatedShutdown")
+        reason = StateReason(
+            "Client.InstanceInitiatedShutdown: Instance initiated shutdown",
+            "Client.InstanceInitiatedShutdown",
+        )
         with guest.busy:
             instance.state_reason = reason
             if instance.instance_initiated_shutdown_behavior == "terminate":

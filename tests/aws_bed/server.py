@@ -28,7 +28,14 @@ HANDLERS: dict[tuple[str, str], Handler] = {
 }
 """What the bed answers itself."""
 
-_LONG = {"CreateSnapshot", "CreateImage", "PutSnapshotBlock", "GetSnapshotBlock", "CompleteSnapshot", "CopyImage"}
+_LONG = {
+    "CreateSnapshot",
+    "CreateImage",
+    "PutSnapshotBlock",
+    "GetSnapshotBlock",
+    "CompleteSnapshot",
+    "CopyImage",
+}
 """Actions that copy disks: they change the tables at their end only, and others go on meanwhile."""
 _LOG = logging.getLogger("aws_bed")
 
@@ -38,7 +45,7 @@ class Application:
 
     def __init__(self, *, folder: Path, base: Path, delays: Delays) -> None:
         from moto.ec2.models.amis import AmiBackend
-        from moto.server import DomainDispatcherApplication, create_backend_app
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
         self.bed = Bed(
             folder=folder, base=base, delays=delays, moto_app=DomainDispatcherApplication(create_backend_app)
@@ -75,8 +82,8 @@ class Application:
             return wire.write_error(wire.CHECKED[signed_for], error)
         except Exception:
             _LOG.exception("the bed has a bug")
-            error = ApiError("InternalError", "The bed has a bug; its log tells more.", status=500)
-            return wire.write(call, error) if call else Response(str(error), status=500)
+            bug = ApiError("InternalError", "The bed has a bug; its log tells more.", status=500)
+            return wire.write(call, bug) if call else Response(str(bug), status=500)
 
     def _dispatch(self, call: Call) -> Response:
         _LOG.info("%s %s", call.service, call.action)
@@ -135,7 +142,9 @@ def _account(key: str) -> str:
 
 def _blank(request: Request, account: str, region: str) -> Call:
     agent = request.headers.get("User-Agent", "")
-    return Call(service="", action="", account=account, region=region, params={}, agent=agent, request=request)
+    return Call(
+        service="", action="", account=account, region=region, params={}, agent=agent, request=request
+    )
 
 
 def left(bed: Bed) -> dict[str, list[str]]:
@@ -147,7 +156,9 @@ def left(bed: Bed) -> dict[str, list[str]]:
         "images": [image.id for image in bed.world.images.values() if image.account in mine],
         "snapshots": [one.id for one in bed.world.snapshots.values() if one.account in mine],
     }
-    kinds: dict[str, list[str]] = {name: [] for name in ("instances", "volumes", "key_pairs", "security_groups")}
+    kinds: dict[str, list[str]] = {
+        name: [] for name in ("instances", "volumes", "key_pairs", "security_groups")
+    }
     kinds |= {"addresses": [], "spot_requests": []}
     for account in mine:
         for ec2 in dict(ec2_backends[account]).values():
@@ -157,16 +168,15 @@ def left(bed: Bed) -> dict[str, list[str]]:
             kinds["key_pairs"] += list(ec2.key_pairs)
             groups = [group for of_vpc in ec2.groups.values() for group in of_vpc.values()]
             kinds["security_groups"] += [group.id for group in groups if group.name != "default"]
-            kinds["addresses"] += [address.allocation_id for address in ec2.addresses]
+            kinds["addresses"] += [str(address.allocation_id) for address in ec2.addresses]
             kinds["spot_requests"] += list(ec2.spot_instance_requests)
     return {**found, **kinds}
 
 
 def serve(application: Application, *, port: int, ready: Callable[[int], None]) -> None:
     """Serves on 127.0.0.1 until `application` is told to end; `ready` gets the port (0 asks for a free one)."""
+    from moto.moto_server.werkzeug_app import MotoRequestHandler
     from werkzeug.serving import make_server
-
-    from moto.server import MotoRequestHandler
 
     class Quiet(MotoRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -104,7 +104,7 @@ def create_snapshot(bed: Bed, call: Call) -> Answer:
 
 
 def check_readable(bed: Bed, call: Call, snapshot: Snapshot) -> None:
-    """"Copy an AMI that was shared with you": its owner must share the snapshots too, and the key where encrypted."""
+    """ "Copy an AMI that was shared with you": its owner must share the snapshots too, and the key where encrypted."""
     if not snapshot.usable_by(call.account):
         text = "You do not have permission to access the storage of this ami"
         raise ApiError("InvalidRequest", text)
@@ -158,7 +158,9 @@ def copy_snapshot(bed: Bed, call: Call) -> Answer:
     if old.state != "completed":
         raise ApiError("InvalidSnapshot.NotFound", f"Snapshot {old.id} is not completed")
     if params.get("KmsKeyId") and not params.get("Encrypted"):
-        raise ApiError("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted")
+        raise ApiError(
+            "InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted"
+        )
     bed.dry_run(call)
     text = params.get("Description", "")
     snapshot = copy(bed, call, old, description=text, encrypted=bool(params.get("Encrypted")))
@@ -215,11 +217,15 @@ def modify_snapshot_attribute(bed: Bed, call: Call) -> Answer:
     changes = call.params.get("CreateVolumePermission", {})
     named = {item for key in ("UserIds", "GroupNames") for item in call.params.get(key, [])}
     removes = call.params.get("OperationType") == "remove"
-    add = {value for item in changes.get("Add", []) for value in item.values()} | (set() if removes else named)
-    remove = {value for item in changes.get("Remove", []) for value in item.values()} | (named if removes else set())
+    add = {value for item in changes.get("Add", []) for value in item.values()} | (
+        set() if removes else named
+    )
+    remove = {value for item in changes.get("Remove", []) for value in item.values()} | (
+        named if removes else set()
+    )
     for value in add | remove:
         if value != "all" and not (len(value) == 12 and value.isdigit()):
-            text = f"Invalid attribute item value \"{value}\" for userId item type."
+            text = f'Invalid attribute item value "{value}" for userId item type.'
             raise ApiError("InvalidParameterValue", text)
     if add and snapshot.key and snapshot.key == bed.default_key(call):
         text = "Encrypted snapshots with EBS default key cannot be shared"

@@ -13,9 +13,6 @@ from tests.aws_bed.bed import ORGANISATION
 from tests.aws_bed.fixture import (
     AwsBed,
     KeyPair,
-    aws_bed,  # noqa: F401 - a fixture
-    bed,  # noqa: F401 - a fixture
-    key_pair,  # noqa: F401 - a fixture
     log_in,
 )
 from tests.aws_bed.test_machines import launched, register
@@ -40,7 +37,7 @@ def code_of(act: Any, **params: Any) -> str:
     return str(caught.value.response["Error"]["Code"])
 
 
-def test_uploaded_blocks_boot_and_blocks_of_a_machine_read_back(bed: AwsBed, key_pair: KeyPair) -> None:  # noqa: F811
+def test_uploaded_blocks_boot_and_blocks_of_a_machine_read_back(bed: AwsBed, key_pair: KeyPair) -> None:
     ebs, ec2 = bed.client("ebs"), bed.client("ec2")
     disk = disks.base()
     snapshot = uploads.upload(ebs, disk, sorted(disks.allocated(disk)))
@@ -57,14 +54,16 @@ def test_uploaded_blocks_boot_and_blocks_of_a_machine_read_back(bed: AwsBed, key
     changed = ebs.list_changed_blocks(FirstSnapshotId=snapshot, SecondSnapshotId=later)["ChangedBlocks"]
     assert 0 < len(changed) < len(disks.allocated(disk)) / 4
     index = changed[0]["BlockIndex"]
-    about = ebs.get_snapshot_block(SnapshotId=later, BlockIndex=index, BlockToken=changed[0]["SecondBlockToken"])
+    about = ebs.get_snapshot_block(
+        SnapshotId=later, BlockIndex=index, BlockToken=changed[0]["SecondBlockToken"]
+    )
     assert about["BlockData"].read() != disks.read_block(disk, index)
     ec2.deregister_image(ImageId=image)
     for name in (snapshot, later):
         ec2.delete_snapshot(SnapshotId=name)
 
 
-def test_a_child_has_its_parents_blocks(bed: AwsBed) -> None:  # noqa: F811
+def test_a_child_has_its_parents_blocks(bed: AwsBed) -> None:
     ebs, ec2 = bed.client("ebs"), bed.client("ec2")
     parent = small_snapshot(bed, {0: b"zero", 7: b"seven"})
     child = small_snapshot(bed, {7: b"new seven", 9: b"nine"}, ParentSnapshotId=parent)
@@ -80,7 +79,7 @@ def test_a_child_has_its_parents_blocks(bed: AwsBed) -> None:  # noqa: F811
     ec2.delete_snapshot(SnapshotId=child)
 
 
-def test_what_was_not_written_to_an_encrypted_snapshot_is_noise(bed: AwsBed) -> None:  # noqa: F811
+def test_what_was_not_written_to_an_encrypted_snapshot_is_noise(bed: AwsBed) -> None:
     ec2 = bed.client("ec2")
     ec2.enable_ebs_encryption_by_default()
     try:
@@ -106,7 +105,7 @@ def test_what_was_not_written_to_an_encrypted_snapshot_is_noise(bed: AwsBed) -> 
     ec2.delete_snapshot(SnapshotId=plain)
 
 
-def test_a_registered_image_is_as_it_was_asked_for(bed: AwsBed) -> None:  # noqa: F811
+def test_a_registered_image_is_as_it_was_asked_for(bed: AwsBed) -> None:
     ec2 = bed.client("ec2")
     snapshot = small_snapshot(bed, {0: b"x"})
     asked = {
@@ -125,7 +124,10 @@ def test_a_registered_image_is_as_it_was_asked_for(bed: AwsBed) -> None:  # noqa
     tags = [{"Key": "a", "Value": "b"}]
     image = ec2.register_image(
         **asked,
-        BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": ebs}, {"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}],
+        BlockDeviceMappings=[
+            {"DeviceName": "/dev/xvda", "Ebs": ebs},
+            {"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"},
+        ],
         TagSpecifications=[{"ResourceType": "image", "Tags": tags}],
     )["ImageId"]
     about = bed.await_image(image)
@@ -133,8 +135,14 @@ def test_a_registered_image_is_as_it_was_asked_for(bed: AwsBed) -> None:  # noqa
     assert about["BlockDeviceMappings"][0]["Ebs"] == {**ebs, "Encrypted": False}
     assert about["Tags"] == tags
     by_snapshot = [{"Name": "block-device-mapping.snapshot-id", "Values": [snapshot]}]
-    for filters in (by_snapshot, [{"Name": "ena-support", "Values": ["true"]}], [{"Name": "tag:a", "Values": ["b"]}]):
-        assert [one["ImageId"] for one in ec2.describe_images(Owners=["self"], Filters=filters)["Images"]] == [image]
+    for filters in (
+        by_snapshot,
+        [{"Name": "ena-support", "Values": ["true"]}],
+        [{"Name": "tag:a", "Values": ["b"]}],
+    ):
+        assert [
+            one["ImageId"] for one in ec2.describe_images(Owners=["self"], Filters=filters)["Images"]
+        ] == [image]
     pages = ec2.get_paginator("describe_images").paginate(PaginationConfig={"PageSize": 2})
     found = [one["ImageId"] for page in pages for one in page["Images"]]
     assert len(found) == len(set(found)) == len(state.STAND_INS) + 1
@@ -142,7 +150,7 @@ def test_a_registered_image_is_as_it_was_asked_for(bed: AwsBed) -> None:  # noqa
     assert code_of(ec2.describe_snapshots, SnapshotIds=[snapshot]) == "InvalidSnapshot.NotFound"
 
 
-def test_deprecation_and_protection(bed: AwsBed) -> None:  # noqa: F811
+def test_deprecation_and_protection(bed: AwsBed) -> None:
     ec2, other = bed.client("ec2"), bed.client("ec2", other=True)
     image = register(bed, small_snapshot(bed, {0: b"x"}), "deprecated")
     at = (datetime.now(UTC) + timedelta(days=30)).replace(second=0, microsecond=0)
@@ -160,7 +168,7 @@ def test_deprecation_and_protection(bed: AwsBed) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("permission", [{"UserId": state.OTHER}, {"OrganizationArn": ORGANISATION[0]}, {"OrganizationalUnitArn": ORGANISATION[1]}], ids=["account", "organisation", "unit"])  # fmt: skip
-def test_a_shared_image_is_seen_by_the_other_account(bed: AwsBed, permission: dict[str, str]) -> None:  # noqa: F811
+def test_a_shared_image_is_seen_by_the_other_account(bed: AwsBed, permission: dict[str, str]) -> None:
     ec2, other = bed.client("ec2"), bed.client("ec2", other=True)
     snapshot = small_snapshot(bed, {0: b"x"})
     image = register(bed, snapshot, "shared")
@@ -170,7 +178,9 @@ def test_a_shared_image_is_seen_by_the_other_account(bed: AwsBed, permission: di
     # It may be launched, and only be copied where its storage is shared too.
     copy = {"Name": "copied", "SourceImageId": image, "SourceRegion": state.REGION}
     assert code_of(other.copy_image, **copy) == "InvalidRequest"
-    ec2.modify_snapshot_attribute(SnapshotId=snapshot, CreateVolumePermission={"Add": [{"UserId": state.OTHER}]})
+    ec2.modify_snapshot_attribute(
+        SnapshotId=snapshot, CreateVolumePermission={"Add": [{"UserId": state.OTHER}]}
+    )
     copied = other.copy_image(**copy)["ImageId"]
     assert other.describe_images(ImageIds=[copied])["Images"][0]["OwnerId"] == state.OTHER
     other.deregister_image(ImageId=copied, DeleteAssociatedSnapshots=True)
@@ -179,7 +189,7 @@ def test_a_shared_image_is_seen_by_the_other_account(bed: AwsBed, permission: di
     ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
 
 
-def test_a_shared_image_boots_in_the_other_account(bed: AwsBed, key_pair: KeyPair) -> None:  # noqa: F811
+def test_a_shared_image_boots_in_the_other_account(bed: AwsBed, key_pair: KeyPair) -> None:
     ec2, other = bed.client("ec2"), bed.client("ec2", other=True)
     with launched(bed, key_pair) as name:
         log_in(bed.instance(name)["PublicIpAddress"], key_pair.file, "sudo touch /made")
@@ -191,14 +201,16 @@ def test_a_shared_image_boots_in_the_other_account(bed: AwsBed, key_pair: KeyPai
     file.write_text(other.create_key_pair(KeyName="other", KeyType="ed25519")["KeyMaterial"])
     launch = {"ImageId": image, "InstanceType": "t3.micro", "MinCount": 1, "MaxCount": 1, "KeyName": "other"}
     name = other.run_instances(**launch)["Instances"][0]["InstanceId"]
-    address = other.describe_instances(InstanceIds=[name])["Reservations"][0]["Instances"][0]["PublicIpAddress"]
+    address = other.describe_instances(InstanceIds=[name])["Reservations"][0]["Instances"][0][
+        "PublicIpAddress"
+    ]
     assert log_in(address, file, "ls /made").split() == ["/made"]
     other.terminate_instances(InstanceIds=[name])
     other.delete_key_pair(KeyName="other")
     ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
 
 
-def test_an_encrypted_copy_and_its_key(bed: AwsBed) -> None:  # noqa: F811
+def test_an_encrypted_copy_and_its_key(bed: AwsBed) -> None:
     there = bed.client("ec2", region="us-west-2")
     ec2 = bed.client("ec2")
     image = register(bed, small_snapshot(bed, {0: b"x"}), "to-copy", TagSpecifications=[{"ResourceType": "image", "Tags": [{"Key": "a", "Value": "b"}]}])  # fmt: skip
@@ -210,7 +222,9 @@ def test_an_encrypted_copy_and_its_key(bed: AwsBed) -> None:  # noqa: F811
     snapshot = about["BlockDeviceMappings"][0]["Ebs"]
     assert snapshot["Encrypted"]
     assert there.describe_snapshots(SnapshotIds=[snapshot["SnapshotId"]])["Snapshots"][0]["KmsKeyId"] == key
-    failed = there.copy_image(Name="bad-key", KmsKeyId="11111111-2222-3333-4444-555555555555", **copy)["ImageId"]
+    failed = there.copy_image(Name="bad-key", KmsKeyId="11111111-2222-3333-4444-555555555555", **copy)[
+        "ImageId"
+    ]
     assert "not accessible" in bed.await_image(failed, "failed", region="us-west-2")["StateReason"]["Message"]
     plain = there.copy_image(Name="default-key", **copy)["ImageId"]
     about = bed.await_image(plain, region="us-west-2")
@@ -223,7 +237,7 @@ def test_an_encrypted_copy_and_its_key(bed: AwsBed) -> None:  # noqa: F811
     assert bed.left() == {}
 
 
-def test_public_parameters_resolve_to_the_newest_image(bed: AwsBed) -> None:  # noqa: F811
+def test_public_parameters_resolve_to_the_newest_image(bed: AwsBed) -> None:
     ssm = bed.client("ssm")
     name = "/aws/service/debian/release/12/latest/amd64"
     assert ssm.get_parameter(Name=name)["Parameter"]["Value"] == bed.source()

@@ -17,9 +17,6 @@ from tests.aws_bed import state
 from tests.aws_bed.fixture import (
     AwsBed,
     KeyPair,
-    aws_bed,  # noqa: F401 - a fixture
-    bed,  # noqa: F401 - a fixture
-    key_pair,  # noqa: F401 - a fixture
     log_in,
     running,
 )
@@ -64,17 +61,21 @@ def register(bed: AwsBed, snapshot: str, name: str, **more: Any) -> str:
         VirtualizationType="hvm",
         RootDeviceName="/dev/xvda",
         EnaSupport=True,
-        BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot, "VolumeType": "gp3"}}],
+        BlockDeviceMappings=[
+            {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot, "VolumeType": "gp3"}}
+        ],
         **more,
     )
     bed.await_image(about["ImageId"])
     return str(about["ImageId"])
 
 
-def test_what_is_written_is_in_the_image(bed: AwsBed, key_pair: KeyPair) -> None:  # noqa: F811
+def test_what_is_written_is_in_the_image(bed: AwsBed, key_pair: KeyPair) -> None:
     ec2 = bed.client("ec2")
     with launched(bed, key_pair) as name:
-        said = do(bed, name, key_pair, "sudo sh -c 'echo first > /made'; id -un; sudo id -un; cat /proc/1/comm")
+        said = do(
+            bed, name, key_pair, "sudo sh -c 'echo first > /made'; id -un; sudo id -un; cat /proc/1/comm"
+        )
         assert said.split() == ["admin", "root", "systemd"]
         running_one = ec2.create_snapshot(VolumeId=root_volume(bed, name))
         assert running_one["State"] == "pending"
@@ -91,31 +92,38 @@ def test_what_is_written_is_in_the_image(bed: AwsBed, key_pair: KeyPair) -> None
     assert bed.left() == {"key_pairs": [key_pair.name]}
 
 
-def test_the_source_has_nothing_of_what_was_written(bed: AwsBed, key_pair: KeyPair) -> None:  # noqa: F811
+def test_the_source_has_nothing_of_what_was_written(bed: AwsBed, key_pair: KeyPair) -> None:
     with launched(bed, key_pair) as name:
         do(bed, name, key_pair, "sudo touch /made")
     with launched(bed, key_pair) as name:
         assert do(bed, name, key_pair, "test -e /made || echo nothing").split() == ["nothing"]
 
 
-def test_create_image_takes_the_disk_around_a_reboot(bed: AwsBed, key_pair: KeyPair) -> None:  # noqa: F811
+def test_create_image_takes_the_disk_around_a_reboot(bed: AwsBed, key_pair: KeyPair) -> None:
     ec2 = bed.client("ec2")
     with launched(bed, key_pair) as name:
-        before = do(bed, name, key_pair, "sudo sh -c 'echo made > /made'; cat /proc/sys/kernel/random/boot_id; stat -c %Y /proc/1")
+        before = do(
+            bed,
+            name,
+            key_pair,
+            "sudo sh -c 'echo made > /made'; cat /proc/sys/kernel/random/boot_id; stat -c %Y /proc/1",
+        )
         tags = [{"ResourceType": "snapshot", "Tags": [{"Key": "of", "Value": "test"}]}]
         image = ec2.create_image(InstanceId=name, Name="created", TagSpecifications=tags)["ImageId"]
         after = do(bed, name, key_pair, "cat /proc/sys/kernel/random/boot_id; stat -c %Y /proc/1")
         assert before.split()[-1] != after.split()[-1]
     about = bed.await_image(image)
     snapshot = about["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
-    assert ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]["Tags"] == [{"Key": "of", "Value": "test"}]
+    assert ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]["Tags"] == [
+        {"Key": "of", "Value": "test"}
+    ]
     with launched(bed, key_pair, image) as name:
         assert do(bed, name, key_pair, "cat /made").split() == ["made"]
     ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["by-the-api", "inside"])
-def test_a_reboot_keeps_disk_and_address(bed: AwsBed, key_pair: KeyPair, inside: bool) -> None:  # noqa: F811
+def test_a_reboot_keeps_disk_and_address(bed: AwsBed, key_pair: KeyPair, inside: bool) -> None:
     with launched(bed, key_pair) as name:
         address = bed.instance(name)["PublicIpAddress"]
         do(bed, name, key_pair, "sudo touch /made /run/volatile")
@@ -134,8 +142,8 @@ def test_a_reboot_keeps_disk_and_address(bed: AwsBed, key_pair: KeyPair, inside:
 
 @pytest.mark.parametrize(("behaviour", "wanted"), [("stop", "stopped"), ("terminate", "terminated")])
 def test_a_power_off_does_what_the_launch_said(
-    bed: AwsBed,  # noqa: F811
-    key_pair: KeyPair,  # noqa: F811
+    bed: AwsBed,
+    key_pair: KeyPair,
     behaviour: str,
     wanted: str,
 ) -> None:
@@ -145,7 +153,7 @@ def test_a_power_off_does_what_the_launch_said(
         assert about["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
 
 
-def test_a_stopped_one_starts_again(bed: AwsBed, key_pair: KeyPair) -> None:  # noqa: F811
+def test_a_stopped_one_starts_again(bed: AwsBed, key_pair: KeyPair) -> None:
     ec2 = bed.client("ec2")
     with launched(bed, key_pair) as name:
         do(bed, name, key_pair, "sudo touch /made")
@@ -156,14 +164,14 @@ def test_a_stopped_one_starts_again(bed: AwsBed, key_pair: KeyPair) -> None:  # 
         assert do(bed, name, key_pair, "ls /made").split() == ["/made"]
 
 
-def test_a_larger_root_volume_is_used_whole(bed: AwsBed, key_pair: KeyPair) -> None:  # noqa: F811
+def test_a_larger_root_volume_is_used_whole(bed: AwsBed, key_pair: KeyPair) -> None:
     devices = [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 5, "VolumeType": "gp3"}}]
     with launched(bed, key_pair, BlockDeviceMappings=devices) as name:
         gigabytes = do(bed, name, key_pair, "df --output=size -BM / | tail -n 1").strip().removesuffix("M")
         assert int(gigabytes) > 4600
 
 
-def test_user_data_and_host_key(bed: AwsBed, key_pair: KeyPair, tmp_path: Path) -> None:  # noqa: F811
+def test_user_data_and_host_key(bed: AwsBed, key_pair: KeyPair, tmp_path: Path) -> None:
     text = "#cloud-config\nwrite_files: [{path: /told, content: told}]\nruncmd:\n  - [cp, /told, /ran]\n"
     with launched(bed, key_pair, UserData=text) as name:
         script = "until test -e /ran; do sleep 0.05; done; cat /ran; cat /etc/ssh/ssh_host_ed25519_key.pub"
@@ -174,7 +182,7 @@ def test_user_data_and_host_key(bed: AwsBed, key_pair: KeyPair, tmp_path: Path) 
         assert "Welcome to" in console
 
 
-def test_nobody_else_logs_in(bed: AwsBed, key_pair: KeyPair, tmp_path: Path) -> None:  # noqa: F811
+def test_nobody_else_logs_in(bed: AwsBed, key_pair: KeyPair, tmp_path: Path) -> None:
     """An instance has the keys of its own launch, not those that the image was made with."""
     ec2 = bed.client("ec2")
     with launched(bed, key_pair) as name:
@@ -194,7 +202,9 @@ def test_nothing_is_left_after_sigkill(tmp_path: Path) -> None:
         key = tmp_path / "key"
         key.touch(mode=0o600)
         key.write_text(ec2.create_key_pair(KeyName="key", KeyType="ed25519")["KeyMaterial"])
-        name = ec2.run_instances(ImageId=own.source(), InstanceType="t3.micro", MinCount=1, MaxCount=1, KeyName="key")
+        name = ec2.run_instances(
+            ImageId=own.source(), InstanceType="t3.micro", MinCount=1, MaxCount=1, KeyName="key"
+        )
         address = own.await_state(name["Instances"][0]["InstanceId"], "running")["PublicIpAddress"]
         log_in(address, key, "true")
         assert _traces(tmp_path)

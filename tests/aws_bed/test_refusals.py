@@ -17,7 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.aws_bed import disks, uploads
-from tests.aws_bed.fixture import AwsBed, aws_bed  # noqa: F401 - a fixture
+from tests.aws_bed.fixture import AwsBed
 
 pytestmark = pytest.mark.local
 
@@ -27,7 +27,7 @@ _SIGNED = "AWS4-HMAC-SHA256 Credential=AKIABEDHOME000000000/20260101/us-east-1/e
 
 
 @pytest.fixture(scope="module")
-def things(aws_bed: AwsBed) -> Iterator[dict[str, Any]]:  # noqa: F811
+def things(aws_bed: AwsBed) -> Iterator[dict[str, Any]]:
     """What the requests name."""
     ec2, ebs = aws_bed.client("ec2"), aws_bed.client("ebs")
     block = bytes(disks.BLOCK)
@@ -82,7 +82,7 @@ def _fill(value: Any, things: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_refused(aws_bed: AwsBed, things: dict[str, Any], case: dict[str, Any]) -> None:  # noqa: F811
+def test_refused(aws_bed: AwsBed, things: dict[str, Any], case: dict[str, Any]) -> None:
     before = aws_bed.left()
     if "form" in case:
         assert _post(aws_bed.url, _fill(case["form"], things)) == case["code"]

@@ -12,8 +12,6 @@ from botocore.exceptions import ClientError
 from tests.aws_bed import disks, uploads
 from tests.aws_bed.fixture import (
     AwsBed,
-    aws_bed,  # noqa: F401 - a fixture
-    bed,  # noqa: F401 - a fixture
 )
 from tests.aws_bed.test_images import code_of, small_snapshot
 from tests.aws_bed.test_machines import register
@@ -23,7 +21,7 @@ pytestmark = pytest.mark.local
 LAUNCH: dict[str, Any] = {"InstanceType": "t3.micro", "MinCount": 1, "MaxCount": 1}
 
 
-def test_every_third_call_is_throttled(bed: AwsBed) -> None:  # noqa: F811
+def test_every_third_call_is_throttled(bed: AwsBed) -> None:
     ec2, patient = bed.client("ec2"), bed.client("ec2", retries=3)
     codes = []
     with bed.trouble(throttle_every=3):
@@ -38,7 +36,7 @@ def test_every_third_call_is_throttled(bed: AwsBed) -> None:  # noqa: F811
     ec2.describe_images(Owners=["self"])
 
 
-def test_one_call_fails_as_often_as_asked_for(bed: AwsBed) -> None:  # noqa: F811
+def test_one_call_fails_as_often_as_asked_for(bed: AwsBed) -> None:
     ec2 = bed.client("ec2")
     fail = [{"action": "DescribeImages", "code": "InternalError", "status": 500, "times": 2, "after": 1}]
     with bed.trouble(fail=fail):
@@ -52,14 +50,19 @@ def test_one_call_fails_as_often_as_asked_for(bed: AwsBed) -> None:  # noqa: F81
             assert code_of(act) == "RequestExpired"
 
 
-def test_a_new_thing_is_not_found_at_once(bed: AwsBed) -> None:  # noqa: F811
+def test_a_new_thing_is_not_found_at_once(bed: AwsBed) -> None:
     ec2 = bed.client("ec2")
     snapshot = small_snapshot(bed, {0: b"x"})
     with bed.trouble(lag=1.5, delays={"launch": 0.0}):
         device = {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}
-        image = ec2.register_image(Name="late", RootDeviceName="/dev/xvda", BlockDeviceMappings=[device])["ImageId"]
+        image = ec2.register_image(Name="late", RootDeviceName="/dev/xvda", BlockDeviceMappings=[device])[
+            "ImageId"
+        ]
         assert code_of(ec2.describe_images, ImageIds=[image]) == "InvalidAMIID.NotFound"
-        assert code_of(ec2.create_tags, Resources=[image], Tags=[{"Key": "a", "Value": "b"}]) == "InvalidAMIID.NotFound"
+        assert (
+            code_of(ec2.create_tags, Resources=[image], Tags=[{"Key": "a", "Value": "b"}])
+            == "InvalidAMIID.NotFound"
+        )
         assert ec2.describe_images(Owners=["self"])["Images"] == []
         group = ec2.create_security_group(GroupName="late", Description="late")["GroupId"]
         assert code_of(ec2.delete_security_group, GroupId=group) == "InvalidGroup.NotFound"
@@ -81,16 +84,19 @@ def test_a_new_thing_is_not_found_at_once(bed: AwsBed) -> None:  # noqa: F811
     ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
 
 
-def test_no_capacity_of_one_type(bed: AwsBed) -> None:  # noqa: F811
+def test_no_capacity_of_one_type(bed: AwsBed) -> None:
     ec2 = bed.client("ec2")
     with bed.trouble(no_capacity=["c7i.large"]):
         launch = {**LAUNCH, "ImageId": bed.source(), "InstanceType": "c7i.large"}
         assert code_of(ec2.run_instances, **launch) == "InsufficientInstanceCapacity"
-        assert code_of(ec2.run_instances, **{**launch, "InstanceType": "t3.micro", "DryRun": True}) == "DryRunOperation"
+        assert (
+            code_of(ec2.run_instances, **{**launch, "InstanceType": "t3.micro", "DryRun": True})
+            == "DryRunOperation"
+        )
     assert bed.left() == {}
 
 
-def test_images_and_snapshots_end_as_failed(bed: AwsBed) -> None:  # noqa: F811
+def test_images_and_snapshots_end_as_failed(bed: AwsBed) -> None:
     ec2, ebs = bed.client("ec2"), bed.client("ebs")
     with bed.trouble(end_failed=["snapshot", "image"]):
         failed = ebs.start_snapshot(VolumeSize=1)["SnapshotId"]
@@ -100,13 +106,15 @@ def test_images_and_snapshots_end_as_failed(bed: AwsBed) -> None:  # noqa: F811
     good = small_snapshot(bed, {0: b"x"})
     with bed.trouble(end_failed=["image"]):
         device = {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": good}}
-        image = ec2.register_image(Name="fails", RootDeviceName="/dev/xvda", BlockDeviceMappings=[device])["ImageId"]
+        image = ec2.register_image(Name="fails", RootDeviceName="/dev/xvda", BlockDeviceMappings=[device])[
+            "ImageId"
+        ]
         bed.await_image(image, "failed")
     ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
     ec2.delete_snapshot(SnapshotId=failed)
 
 
-def test_pending_lasts_as_long_as_asked_for(bed: AwsBed) -> None:  # noqa: F811
+def test_pending_lasts_as_long_as_asked_for(bed: AwsBed) -> None:
     ec2 = bed.client("ec2")
     snapshot = small_snapshot(bed, {0: b"x"})
     with bed.trouble(delays={"copy": 3600.0}):
@@ -117,7 +125,7 @@ def test_pending_lasts_as_long_as_asked_for(bed: AwsBed) -> None:  # noqa: F811
         ec2.delete_snapshot(SnapshotId=name)
 
 
-def test_blocks_beyond_the_limit_are_refused(bed: AwsBed) -> None:  # noqa: F811
+def test_blocks_beyond_the_limit_are_refused(bed: AwsBed) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     ebs = bed.client("ebs")
@@ -137,7 +145,7 @@ def test_blocks_beyond_the_limit_are_refused(bed: AwsBed) -> None:  # noqa: F811
     bed.client("ec2").delete_snapshot(SnapshotId=snapshot)
 
 
-def test_calls_are_told(bed: AwsBed) -> None:  # noqa: F811
+def test_calls_are_told(bed: AwsBed) -> None:
     ec2 = bed.client("ec2")
     bed.calls(reset=True)
     ec2.describe_images(Owners=["self"])
@@ -145,12 +153,16 @@ def test_calls_are_told(bed: AwsBed) -> None:  # noqa: F811
     ec2.delete_security_group(GroupId=group)
     found = bed.calls(reset=True)
     actions = [(call["action"], call["mutating"]) for call in found]
-    assert actions == [("DescribeImages", False), ("CreateSecurityGroup", True), ("DeleteSecurityGroup", True)]
+    assert actions == [
+        ("DescribeImages", False),
+        ("CreateSecurityGroup", True),
+        ("DeleteSecurityGroup", True),
+    ]
     assert all("Boto3" in call["agent"] for call in found)
     assert bed.calls() == []
 
 
-def test_what_is_left_is_told(bed: AwsBed) -> None:  # noqa: F811
+def test_what_is_left_is_told(bed: AwsBed) -> None:
     ec2 = bed.client("ec2", region="us-west-2")
     before = bed.left()
     group = ec2.create_security_group(GroupName="left", Description="left")["GroupId"]
@@ -166,12 +178,12 @@ def test_what_is_left_is_told(bed: AwsBed) -> None:  # noqa: F811
     assert bed.left() == before
 
 
-def test_a_wish_that_is_not_known_is_refused(bed: AwsBed) -> None:  # noqa: F811
+def test_a_wish_that_is_not_known_is_refused(bed: AwsBed) -> None:
     with pytest.raises(urllib.error.HTTPError), bed.trouble(thunder=True):
         pass
 
 
-def test_an_image_of_a_disk_that_does_not_boot(bed: AwsBed) -> None:  # noqa: F811
+def test_an_image_of_a_disk_that_does_not_boot(bed: AwsBed) -> None:
     """As on EC2 the instance is running, and its console tells."""
     ec2 = bed.client("ec2")
     image = register(bed, small_snapshot(bed, {0: b"no partition table"}), "does-not-boot")

@@ -66,9 +66,11 @@ class Wish:
 
 def read_wish(text: Mapping[str, Any]) -> Wish:
     """The wish. Raises TypeError for a key that is not known."""
-    about = {key: tuple(value) if isinstance(value, list) else value for key, value in text.items()}
+    about: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in text.items()
+    }
     fail = tuple(Failure(**item) for item in text.get("fail", ()))
-    return Wish(**{**about, "fail": fail})
+    return Wish(**(about | {"fail": fail}))
 
 
 class Trouble:

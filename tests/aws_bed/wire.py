@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlencode
 
 import botocore.serialize
@@ -111,10 +111,11 @@ def read(request: Request, *, account: str, region: str, signed_for: str) -> Cal
 def operation(service: str, action: str) -> OperationModel:
     """The model of an action. Raises ApiError for one that the service does not have."""
     try:
-        return get_service_model(service).operation_model(action)
+        found: OperationModel = get_service_model(service).operation_model(action)
     except OperationNotFoundError:
         code = "InvalidAction" if service != "ssm" else "UnknownOperationException"
         raise ApiError(code, f"The action {action} is not valid for this web service.") from None
+    return found
 
 
 def _json(body: bytes) -> Params:
@@ -261,7 +262,7 @@ def parse(call: Call, response: Response) -> Params:
     model = operation(call.service, call.action)
     parser = create_parser(str(get_service_model(call.service).protocol))
     about = {"status_code": response.status_code, "headers": dict(response.headers), "body": response.data}
-    found: Params = parser.parse(about, model.output_shape)
+    found: Params = parser.parse(about, cast(Shape, model.output_shape))
     if response.status_code >= 300:
         error = found.get("Error", {})
         code, message = error.get("Code", "InternalError"), error.get("Message", "")
