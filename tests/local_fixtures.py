@@ -42,6 +42,11 @@ _MIRROR = "http://deb.debian.org/debian"
 @pytest.fixture(scope="session")
 def cached_base() -> Path:
     """A bootable-looking Debian 12 without a kernel: GPT, ext4, sshd, Python, sudo, systemd. Never written to."""
+    return make_cached_base()
+
+
+def make_cached_base() -> Path:
+    """As `cached_base`, for programs of tests."""
     mark = hashlib.sha256(repr((_RECIPE, _TABLE, _SIZE)).encode()).hexdigest()[:12]
     path = _CACHE / f"test-base-{mark}.qcow2"
     with locks.lock(_CACHE / "test-base.lock"):

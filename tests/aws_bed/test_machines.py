@@ -1,0 +1,240 @@
+"""The machines are real: what is written there is there later, and an instance's state is its machine's."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingot.model.units import Seconds
+from ingot.system.waits import Flag, poll
+from tests.aws_bed import state
+from tests.aws_bed.fixture import (
+    AwsBed,
+    KeyPair,
+    log_in,
+    running,
+)
+
+pytestmark = pytest.mark.local
+
+
+@contextmanager
+def launched(bed: AwsBed, key_pair: KeyPair, image: str = "", **more: Any) -> Iterator[str]:
+    """A running instance, terminated at the end."""
+    ec2 = bed.client("ec2")
+    about = ec2.run_instances(
+        ImageId=image or bed.source(),
+        InstanceType="t3.micro",
+        MinCount=1,
+        MaxCount=1,
+        KeyName=key_pair.name,
+        **more,
+    )
+    name = about["Instances"][0]["InstanceId"]
+    assert about["Instances"][0]["State"]["Name"] == "pending"
+    try:
+        bed.await_state(name, "running")
+        yield name
+    finally:
+        ec2.terminate_instances(InstanceIds=[name])
+        bed.await_state(name, "terminated")
+
+
+def do(bed: AwsBed, name: str, key_pair: KeyPair, script: str) -> str:
+    return log_in(bed.instance(name)["PublicIpAddress"], key_pair.file, script)
+
+
+def root_volume(bed: AwsBed, name: str) -> str:
+    return str(bed.instance(name)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"])
+
+
+def register(bed: AwsBed, snapshot: str, name: str, **more: Any) -> str:
+    about = bed.client("ec2").register_image(
+        Name=name,
+        Architecture="x86_64",
+        VirtualizationType="hvm",
+        RootDeviceName="/dev/xvda",
+        EnaSupport=True,
+        BlockDeviceMappings=[
+            {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot, "VolumeType": "gp3"}}
+        ],
+        **more,
+    )
+    bed.await_image(about["ImageId"])
+    return str(about["ImageId"])
+
+
+def test_what_is_written_is_in_the_image(bed: AwsBed, key_pair: KeyPair) -> None:
+    ec2 = bed.client("ec2")
+    with launched(bed, key_pair) as name:
+        said = do(
+            bed, name, key_pair, "sudo sh -c 'echo first > /made'; id -un; sudo id -un; cat /proc/1/comm"
+        )
+        assert said.split() == ["admin", "root", "systemd"]
+        running_one = ec2.create_snapshot(VolumeId=root_volume(bed, name))
+        assert running_one["State"] == "pending"
+        do(bed, name, key_pair, "sudo sh -c 'echo second > /made'")
+        ec2.stop_instances(InstanceIds=[name])
+        assert "PublicIpAddress" not in bed.await_state(name, "stopped")
+        stopped_one = ec2.create_snapshot(VolumeId=root_volume(bed, name))
+    for snapshot, text in ((running_one, "first"), (stopped_one, "second")):
+        bed.await_snapshot(snapshot["SnapshotId"])
+        image = register(bed, snapshot["SnapshotId"], f"made-{text}")
+        with launched(bed, key_pair, image) as name:
+            assert do(bed, name, key_pair, "cat /made").split() == [text]
+        ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
+    assert bed.left() == {"key_pairs": [key_pair.name]}
+
+
+def test_the_source_has_nothing_of_what_was_written(bed: AwsBed, key_pair: KeyPair) -> None:
+    with launched(bed, key_pair) as name:
+        do(bed, name, key_pair, "sudo touch /made")
+    with launched(bed, key_pair) as name:
+        assert do(bed, name, key_pair, "test -e /made || echo nothing").split() == ["nothing"]
+
+
+def test_create_image_takes_the_disk_around_a_reboot(bed: AwsBed, key_pair: KeyPair) -> None:
+    ec2 = bed.client("ec2")
+    with launched(bed, key_pair) as name:
+        before = do(
+            bed,
+            name,
+            key_pair,
+            "sudo sh -c 'echo made > /made'; cat /proc/sys/kernel/random/boot_id; stat -c %Y /proc/1",
+        )
+        tags = [{"ResourceType": "snapshot", "Tags": [{"Key": "of", "Value": "test"}]}]
+        image = ec2.create_image(InstanceId=name, Name="created", TagSpecifications=tags)["ImageId"]
+        after = do(bed, name, key_pair, "cat /proc/sys/kernel/random/boot_id; stat -c %Y /proc/1")
+        assert before.split()[-1] != after.split()[-1]
+    about = bed.await_image(image)
+    snapshot = about["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    assert ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]["Tags"] == [
+        {"Key": "of", "Value": "test"}
+    ]
+    with launched(bed, key_pair, image) as name:
+        assert do(bed, name, key_pair, "cat /made").split() == ["made"]
+    ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["by-the-api", "inside"])
+def test_a_reboot_keeps_disk_and_address(bed: AwsBed, key_pair: KeyPair, inside: bool) -> None:
+    with launched(bed, key_pair) as name:
+        address = bed.instance(name)["PublicIpAddress"]
+        do(bed, name, key_pair, "sudo touch /made /run/volatile")
+        if inside:
+            do(bed, name, key_pair, "sudo systemd-run --quiet --on-active=0 systemctl reboot")
+        else:
+            bed.client("ec2").reboot_instances(InstanceIds=[name])
+
+        def rebooted() -> bool | None:
+            return log_in(address, key_pair.file, "test -e /run/volatile || echo gone") == "gone\n" or None
+
+        poll(rebooted, what="the reboot", every=Seconds(0.1), deadline=Seconds(60.0), cancel=Flag())
+        assert log_in(address, key_pair.file, "ls /made").split() == ["/made"]
+        assert bed.instance(name)["State"]["Name"] == "running"
+
+
+@pytest.mark.parametrize(("behaviour", "wanted"), [("stop", "stopped"), ("terminate", "terminated")])
+def test_a_power_off_does_what_the_launch_said(
+    bed: AwsBed,
+    key_pair: KeyPair,
+    behaviour: str,
+    wanted: str,
+) -> None:
+    with launched(bed, key_pair, InstanceInitiatedShutdownBehavior=behaviour) as name:
+        do(bed, name, key_pair, "sudo systemd-run --quiet --on-active=0 systemctl poweroff")
+        about = bed.await_state(name, wanted)
+        assert about["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
+
+
+def test_a_stopped_one_starts_again(bed: AwsBed, key_pair: KeyPair) -> None:
+    ec2 = bed.client("ec2")
+    with launched(bed, key_pair) as name:
+        do(bed, name, key_pair, "sudo touch /made")
+        ec2.stop_instances(InstanceIds=[name])
+        bed.await_state(name, "stopped")
+        ec2.start_instances(InstanceIds=[name])
+        bed.await_state(name, "running")
+        assert do(bed, name, key_pair, "ls /made").split() == ["/made"]
+
+
+def test_a_larger_root_volume_is_used_whole(bed: AwsBed, key_pair: KeyPair) -> None:
+    devices = [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 5, "VolumeType": "gp3"}}]
+    with launched(bed, key_pair, BlockDeviceMappings=devices) as name:
+        gigabytes = do(bed, name, key_pair, "df --output=size -BM / | tail -n 1").strip().removesuffix("M")
+        assert int(gigabytes) > 4600
+
+
+def test_user_data_and_host_key(bed: AwsBed, key_pair: KeyPair, tmp_path: Path) -> None:
+    text = "#cloud-config\nwrite_files: [{path: /told, content: told}]\nruncmd:\n  - [cp, /told, /ran]\n"
+    with launched(bed, key_pair, UserData=text) as name:
+        script = "until test -e /ran; do sleep 0.05; done; cat /ran; cat /etc/ssh/ssh_host_ed25519_key.pub"
+        said = do(bed, name, key_pair, script).split()
+        assert said[0] == "toldssh-ed25519"
+        console = bed.client("ec2").get_console_output(InstanceId=name)["Output"]
+        assert said[1] in console
+        assert "Welcome to" in console
+
+
+def test_nobody_else_logs_in(bed: AwsBed, key_pair: KeyPair, tmp_path: Path) -> None:
+    """An instance has the keys of its own launch, not those that the image was made with."""
+    ec2 = bed.client("ec2")
+    with launched(bed, key_pair) as name:
+        address = bed.instance(name)["PublicIpAddress"]
+        log_in(address, key_pair.file, "true")
+        sockets = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
+        listeners = [line.split()[1] for line in sockets.splitlines() if " 0A " in line]
+        on_22 = [place.partition(":")[0] for place in listeners if place.endswith(":0016")]
+        assert on_22
+        assert not {"00000000", "0" * 32} & set(on_22)
+        assert ec2.describe_instances(InstanceIds=[name])["Reservations"][0]["OwnerId"] == state.HOME
+
+
+def test_nothing_is_left_after_sigkill(tmp_path: Path) -> None:
+    with running(tmp_path) as own:
+        ec2 = own.client("ec2")
+        key = tmp_path / "key"
+        key.touch(mode=0o600)
+        key.write_text(ec2.create_key_pair(KeyName="key", KeyType="ed25519")["KeyMaterial"])
+        name = ec2.run_instances(
+            ImageId=own.source(), InstanceType="t3.micro", MinCount=1, MaxCount=1, KeyName="key"
+        )
+        address = own.await_state(name["Instances"][0]["InstanceId"], "running")["PublicIpAddress"]
+        log_in(address, key, "true")
+        assert _traces(tmp_path)
+        os.kill(own.process.pid, signal.SIGKILL)
+        own.process.wait()
+    poll(
+        lambda: None if _traces(tmp_path) else True,
+        what="the end of all that the bed has started",
+        every=Seconds(0.05),
+        deadline=Seconds(60.0),
+        cancel=Flag(),
+    )
+
+
+def _traces(folder: Path) -> list[str]:
+    """Processes, mounts and loop devices that have to do with the folder."""
+    found = []
+    for about in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = about.read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in words and about.parent.name != str(os.getpid()):
+            found.append(words.replace(b"\0", b" ").decode(errors="replace"))
+    found += [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line]
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            text = backing.read_text()
+        except OSError:
+            continue
+        if str(folder) in text:
+            found.append(text)
+    return found
