@@ -13,7 +13,7 @@ from typing import Any
 from moto.core.exceptions import ServiceException
 from werkzeug.wrappers import Request, Response
 
-from tests.aws_bed import ebs, images, instances, parameters, snapshots, state, trouble, wire
+from tests.aws_bed import ebs, images, instances, marks, parameters, snapshots, state, trouble, wire
 from tests.aws_bed.bed import Bed, Handler
 from tests.aws_bed.machines import Machines
 from tests.aws_bed.profile import Delays
@@ -22,6 +22,7 @@ from tests.aws_bed.wire import ApiError, Call
 HANDLERS: dict[tuple[str, str], Handler] = {
     **{("ec2", name): handler for name, handler in images.ACTIONS.items()},
     **{("ec2", name): handler for name, handler in instances.ACTIONS.items()},
+    **{("ec2", name): handler for name, handler in marks.ACTIONS.items()},
     **{("ec2", name): handler for name, handler in snapshots.ACTIONS.items()},
     **{("ebs", name): handler for name, handler in ebs.ACTIONS.items()},
     **{("ssm", name): handler for name, handler in parameters.ACTIONS.items()},

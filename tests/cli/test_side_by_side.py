@@ -79,6 +79,7 @@ def test_a_log_has_no_secrets(
 
 
 def test_a_live_screen_draws_the_table_no_higher_than_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")  # a dumb one is not drawn on
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("LINES", "8")
     stream = io.StringIO()

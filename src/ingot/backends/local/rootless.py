@@ -84,9 +84,11 @@ def _close_in_order(enter: Sequence[str], raw: Path, pid_file: Path) -> None:
     with raw.open("r+b") as disk:
         os.fsync(disk.fileno())
     pid = pid_file.read_text().strip()
-    process.run([*enter, "kill", "-TERM", pid], timeout=_PATIENCE)
+    # The shell's own `kill`: as a program it is part of a package that a small system lacks.
+    process.run([*enter, "sh", "-c", f"kill -TERM {pid}"], timeout=_PATIENCE)
+    gone = [*enter, "sh", "-c", f"kill -0 {pid}"]
     poll(
-        lambda: process.run([*enter, "kill", "-0", pid], timeout=_PATIENCE, check=False).code or None,
+        lambda: process.run(gone, timeout=_PATIENCE, check=False).code or None,
         what="the end of the disk's export",
         every=Seconds(0.02),
         deadline=_PATIENCE,
