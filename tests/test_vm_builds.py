@@ -114,7 +114,11 @@ images:
     targets: [local]
     machine: vm
     steps:
-      - script: {inline: "uname -r >/root/kernel; df --output=size -k / | tail -1 >/root/size"}
+      - script:
+          inline: |
+            uname -r >/root/kernel
+            df --output=size -k / | tail -1 >/root/size
+            systemctl is-system-running >/root/state || :
 """
 
 
@@ -136,4 +140,5 @@ def test_without_root(project: Path, tmp_path: Path) -> None:
         assert seal.verify(root) == ()
         assert int((root / "root/size").read_text()) > 4 * 2**20, "the file system grew with the disk"
         assert not (root / "var/lib/ingot-build").exists()
+        assert (root / "root/state").read_text().strip() in ("running", "degraded"), "all was started before"
     assert workspace.build().outcomes[0].status == "reused", "root's own builds share its layers"

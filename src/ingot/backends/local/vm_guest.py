@@ -36,6 +36,8 @@ done </proc/self/mounts
 _PREPARE = (
     f"""
 set -eu
+# A login is possible before all is started: what cloud-init and others still write would come on top of what steps do.
+timeout 240 systemctl is-system-running --wait >/dev/null 2>&1 || :
 mkdir -p {_FOLDER}
 cat >{_FOLDER}/apt.conf <<'{_END}'
 %(apt)s{_END}
