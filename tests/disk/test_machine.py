@@ -20,9 +20,11 @@ from pathlib import Path
 import pytest
 
 from ingot.disk import machine as looks
-from ingot.disk.leaks import scan_tree
+from ingot.disk.agent import _unescaped, read_disk
+from ingot.disk.leak_patterns import needle_literals
+from ingot.disk.leaks import scan_tree, texts
 from ingot.disk.machine import MachineScan, scan_machine
-from ingot.disk.search import Sought, sights
+from ingot.disk.search import Sought, blocks, sights
 from ingot.errors import DeadlineError, ProvisionError
 from ingot.model.secret import Secret
 from ingot.model.units import Seconds
@@ -277,6 +279,30 @@ def test_what_is_there_and_cannot_be_read_is_told() -> None:
         Finding(what="a file that could not be read", where="/closed"),
         Finding(what="GitHub token", where="/open"),
     }
+
+
+@pytest.mark.local
+def test_each_form_is_told_once_of_the_raw_bytes_of_a_disk(tmp_path: Path) -> None:
+    tree, disk = tmp_path / "tree", tmp_path / "disk"
+    tree.mkdir()
+    (tree / "one").write_bytes(bytes(8192) + SECRET.encode())
+    (tree / "two").write_bytes(SECRET.encode() + SECRET.encode().hex().encode())
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", tree, disk, "32M"], check=True)
+    for name in ("one", "two"):
+        subprocess.run(["debugfs", "-w", "-R", f"rm /{name}", disk], check=True, capture_output=True)
+    sought = texts(needle_literals(NEEDLES))
+    with disk.open("rb") as file:
+        found = list(blocks(read_disk(file.fileno()), sought, range(len(sought))))
+    data = disk.read_bytes()
+    assert found
+    assert dict(found) == {
+        number: data.find(text.text) for number, text in enumerate(sought) if text.text in data
+    }
+    assert len(found) == len(dict(found))
+
+
+def test_mount_points_may_have_any_name() -> None:
+    assert _unescaped(rb"/mnt/a\040b\134c") == rb"/mnt/a b\c"
 
 
 @pytest.mark.parametrize("name", ["search.py", "agent.py"])

@@ -46,7 +46,7 @@ def copy(entries: Iterable[Entry], folder: Path) -> None:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         if entry.kind == "link":
-            path.symlink_to(folder / entry.to)
+            path.symlink_to(folder / (entry.to if entry.to in ("file", "folder") else "nothing"))
             links.add(path)
         elif entry.kind == "folder":
             path.mkdir(exist_ok=True)
