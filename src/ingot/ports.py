@@ -21,6 +21,7 @@ from ingot.model.plan import Base, ContentId, LayerKey
 from ingot.model.secret import Secret
 from ingot.model.step import Step
 from ingot.model.units import Bytes, Seconds
+from ingot.ports_disk import Disk
 
 Token = NewType("Token", str)
 """`ingot-<run>-<number>`: what a temporary thing bears in its own name or tag from its first moment on."""
@@ -357,6 +358,12 @@ class Exporter(Protocol):
         self, image: Image, output: Path, *, format: str, subject: str, emit: Emit, cancel: Cancel
     ) -> Path:
         """Writes the image to `output`, which it replaces; the file appears whole and durable, or not at all."""
+        ...
+
+    def opened(
+        self, content: ContentId, *, since: ContentId | None = None, cancel: Cancel
+    ) -> AbstractContextManager[Disk]:
+        """The disk of that content, to be read by blocks; they know whether they are as they were on the one of `since`."""
         ...
 
 
