@@ -1,8 +1,8 @@
 """A small endpoint of the EBS direct APIs' writing half, with EC2's DescribeSnapshots and DeleteSnapshot beside it.
 
 It refuses what the service refuses: a block of another length or checksum than announced, one beyond the volume, one for
-a snapshot that is not pending, a wrong number of blocks or checksum at the end, a delta that asks for encryption. Blocks
-are kept in a sparse file a snapshot; with `sink` they are thrown away, unread by anybody. `Trouble` makes it unwilling.
+a snapshot that is not pending, a wrong number of blocks or checksum at the end, a delta that asks for encryption. Equal
+blocks are kept once, in memory; with `sink` they are thrown away unread. `Trouble` makes it unwilling.
 
 `python -m tests.backends.aws.ebs_endpoint --sink` serves in a process of its own and prints its URL.
 """
@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import re
 import sys
-import tempfile
 import threading
 import time
 from base64 import b64encode
@@ -23,7 +21,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape
@@ -32,6 +29,7 @@ BLOCK = 512 * 1024
 GIB = 2**30
 KEY = "arn:aws:kms:us-west-2:123456789012:key/11111111-2222-3333-4444-555555555555"
 _ZEROS = bytes(BLOCK)
+_NOISE = b"\xa5" * BLOCK
 _PUT = re.compile(r"/snapshots/(snap-[0-9a-f]+)/blocks/(\d+)$")
 _COMPLETE = re.compile(r"/snapshots/completion/(snap-[0-9a-f]+)$")
 
@@ -78,7 +76,7 @@ class Snapshot:
     """Every block that was accepted, in order of arrival."""
 
 
-class Refusal(Exception):
+class RefusedCallError(Exception):
     """An answer that is an error."""
 
     def __init__(self, status: int, code: str, message: str, reason: str = "") -> None:
@@ -89,13 +87,14 @@ class Refusal(Exception):
 class Service:
     """The service's state. Safe for several threads."""
 
-    def __init__(self, folder: Path, *, sink: bool = False, trouble: Trouble | None = None) -> None:
-        self.folder = folder
+    def __init__(self, *, sink: bool = False, trouble: Trouble | None = None) -> None:
         self.sink = sink
+        self.contents: dict[bytes, bytes] = {}
         self.trouble = trouble or Trouble()
         self.snapshots: dict[str, Snapshot] = {}
         self.calls: dict[str, int] = {}
         self.lock = threading.Lock()
+        self._made = 0
 
     def count(self, name: str) -> int:
         """Notes a call; returns its number."""
@@ -109,21 +108,21 @@ class Service:
         with self.lock:
             known = next((one for one in self.snapshots.values() if one.token == token), None)
             if known and known.asked != asked:
-                raise Refusal(
+                raise RefusedCallError(
                     503 if not token else 400, "ConflictException", "token used with other parameters"
                 )
             if known:
                 return self._reply(known)
             if not 10 <= asked.get("Timeout", 60) <= 4320 or not 1 <= asked["VolumeSize"] <= 65536:
-                raise Refusal(400, "ValidationException", "out of range", "INVALID_PARAMETER_VALUE")
+                raise RefusedCallError(400, "ValidationException", "out of range", "INVALID_PARAMETER_VALUE")
             if "KmsKeyArn" in asked and not asked.get("Encrypted"):
-                raise Refusal(
+                raise RefusedCallError(
                     400, "ValidationException", "a key without Encrypted", "INVALID_PARAMETER_VALUE"
                 )
             key = self._key(asked, parent)
-            number = len(self.snapshots) + 1
+            self._made += 1
             made = Snapshot(
-                id=f"snap-{number:017x}",
+                id=f"snap-{self._made:017x}",
                 gib=asked["VolumeSize"],
                 parent=parent,
                 key=key,
@@ -132,8 +131,6 @@ class Service:
                 asked=asked,
             )
             self.snapshots[made.id] = made
-            if not self.sink:
-                self._begin_file(made)
             return self._reply(made)
 
     def _key(self, asked: Mapping[str, Any], parent: str) -> str:
@@ -141,27 +138,23 @@ class Service:
             wanted = asked.get("Encrypted") or self.trouble.encrypt_by_default
             return str(asked.get("KmsKeyArn", KEY)) if wanted else ""
         if "Encrypted" in asked or "KmsKeyArn" in asked:
-            raise Refusal(
+            raise RefusedCallError(
                 400, "ValidationException", "ParentSnapshotId with Encrypted", "INVALID_PARAMETER_VALUE"
             )
         below = self.snapshots.get(parent)
         if not below:
-            raise Refusal(404, "ResourceNotFoundException", f"{parent} does not exist", "SNAPSHOT_NOT_FOUND")
+            raise RefusedCallError(
+                404, "ResourceNotFoundException", f"{parent} does not exist", "SNAPSHOT_NOT_FOUND"
+            )
         if below.state != "completed" or below.gib > asked["VolumeSize"]:
-            raise Refusal(400, "ValidationException", f"{parent} cannot be a parent", "INVALID_SNAPSHOT_ID")
+            raise RefusedCallError(
+                400, "ValidationException", f"{parent} cannot be a parent", "INVALID_SNAPSHOT_ID"
+            )
         if self.trouble.encrypt_by_default and not below.key:
-            raise Refusal(400, "ValidationException", f"{parent} is unencrypted", "INVALID_SNAPSHOT_ID")
+            raise RefusedCallError(
+                400, "ValidationException", f"{parent} is unencrypted", "INVALID_SNAPSHOT_ID"
+            )
         return below.key
-
-    def _begin_file(self, made: Snapshot) -> None:
-        with self.file(made.id).open("wb") as file:
-            if made.parent:
-                file.write(self.file(made.parent).read_bytes())
-            elif made.key:
-                # What is not written to an encrypted snapshot reads back as noise.
-                for _ in range(made.gib * GIB // BLOCK):
-                    file.write(b"\xa5" * BLOCK)
-            file.truncate(made.gib * GIB)
 
     def _reply(self, made: Snapshot) -> dict[str, Any]:
         reply = {
@@ -174,27 +167,32 @@ class Service:
         }
         return reply | ({"KmsKeyArn": made.key, "SseType": "sse-kms"} if made.key else {})
 
-    def file(self, snapshot: str) -> Path:
-        """What a volume made of the snapshot would hold."""
-        return self.folder / f"{snapshot}.raw"
+    def read(self, snapshot: str) -> Iterator[bytes]:
+        """The blocks of a volume made of the snapshot. What was not written to an encrypted one is noise."""
+        about = self.snapshots[snapshot]
+        below = self.read(about.parent) if about.parent else iter(())
+        for index in range(about.gib * GIB // BLOCK):
+            under = next(below, _NOISE if about.key else _ZEROS)
+            yield self.contents[about.sums[index]] if index in about.sums else under
 
     def put(self, snapshot: str, index: int, data: bytes, announced: Mapping[str, str]) -> str:
         """PutSnapshotBlock."""
         about = self._pending(snapshot)
         if announced["x-amz-checksum-algorithm"] != "SHA256":
-            raise Refusal(400, "ValidationException", "unknown algorithm", "INVALID_PARAMETER_VALUE")
+            raise RefusedCallError(400, "ValidationException", "unknown algorithm", "INVALID_PARAMETER_VALUE")
         if len(data) != BLOCK or int(announced["x-amz-data-length"]) != BLOCK:
-            raise Refusal(400, "ValidationException", "a block has 524288 bytes", "INVALID_BLOCK")
+            raise RefusedCallError(400, "ValidationException", "a block has 524288 bytes", "INVALID_BLOCK")
         if not 0 <= index < about.gib * GIB // BLOCK:
-            raise Refusal(400, "ValidationException", f"block {index} is beyond the volume", "INVALID_BLOCK")
+            raise RefusedCallError(
+                400, "ValidationException", f"block {index} is beyond the volume", "INVALID_BLOCK"
+            )
         if self.sink:
             return announced["x-amz-checksum"]
         found = hashlib.sha256(data).digest()
         if b64encode(found).decode() != announced["x-amz-checksum"]:
-            raise Refusal(400, "ValidationException", "the checksum does not match", "INVALID_BLOCK")
-        with self.file(snapshot).open("r+b") as file:
-            os.pwrite(file.fileno(), data, index * BLOCK)
+            raise RefusedCallError(400, "ValidationException", "the checksum does not match", "INVALID_BLOCK")
         with self.lock:
+            self.contents.setdefault(found, data)
             about.sums[index] = found
             about.puts.append(index)
         return announced["x-amz-checksum"]
@@ -207,14 +205,14 @@ class Service:
                 hashlib.sha256(b"".join(about.sums[index] for index in sorted(about.sums))).digest()
             ).decode()
             if int(announced["x-amz-changedblockscount"]) != len(about.sums):
-                raise Refusal(
+                raise RefusedCallError(
                     400, "ValidationException", f"{len(about.sums)} blocks came", "INVALID_PARAMETER_VALUE"
                 )
             if (
                 announced["x-amz-checksum-aggregation-method"] != "LINEAR"
                 or announced["x-amz-checksum"] != found
             ):
-                raise Refusal(
+                raise RefusedCallError(
                     400, "ValidationException", "the checksum does not match", "INVALID_PARAMETER_VALUE"
                 )
         about.sealed = True
@@ -223,11 +221,13 @@ class Service:
     def _pending(self, snapshot: str) -> Snapshot:
         about = self.snapshots.get(snapshot)
         if not about:
-            raise Refusal(
+            raise RefusedCallError(
                 404, "ResourceNotFoundException", f"{snapshot} does not exist", "SNAPSHOT_NOT_FOUND"
             )
         if about.sealed or about.state != "pending":
-            raise Refusal(400, "ValidationException", f"{snapshot} is not pending", "INVALID_SNAPSHOT_ID")
+            raise RefusedCallError(
+                400, "ValidationException", f"{snapshot} is not pending", "INVALID_SNAPSHOT_ID"
+            )
         return about
 
     def describe(self, asked: Mapping[str, str]) -> str:
@@ -235,9 +235,10 @@ class Service:
         ids = [value for name, value in asked.items() if name.startswith("SnapshotId.")]
         tag = asked.get("Filter.1.Name", "").removeprefix("tag:")
         with self.lock:
-            for one in ids:
-                if one not in self.snapshots:
-                    raise Refusal(400, "InvalidSnapshot.NotFound", f"The snapshot '{one}' does not exist.")
+            for missing in set(ids) - set(self.snapshots):
+                raise RefusedCallError(
+                    400, "InvalidSnapshot.NotFound", f"The snapshot '{missing}' does not exist."
+                )
             found = [
                 one
                 for one in self.snapshots.values()
@@ -260,7 +261,9 @@ class Service:
         """EC2's DeleteSnapshot."""
         with self.lock:
             if not self.snapshots.pop(snapshot, None):
-                raise Refusal(400, "InvalidSnapshot.NotFound", f"The snapshot '{snapshot}' does not exist.")
+                raise RefusedCallError(
+                    400, "InvalidSnapshot.NotFound", f"The snapshot '{snapshot}' does not exist."
+                )
         return "<DeleteSnapshotResponse><return>true</return></DeleteSnapshotResponse>"
 
 
@@ -293,7 +296,7 @@ class _Handler(BaseHTTPRequestHandler):
             if index in trouble.damage:
                 data = data[:-1] + bytes([data[-1] ^ 1])
             checksum = service.put(snapshot, index, data, {k.lower(): v for k, v in self.headers.items()})
-        except Refusal as refusal:
+        except RefusedCallError as refusal:
             self._refuse(refusal)
         else:
             self._answer(
@@ -325,7 +328,7 @@ class _Handler(BaseHTTPRequestHandler):
                 deed = {"DescribeSnapshots": lambda: service.describe(asked)}
                 deed["DeleteSnapshot"] = lambda: service.delete(asked["SnapshotId"])
                 self._answer(200, deed[asked["Action"]]().encode(), {"Content-Type": "text/xml"})
-        except Refusal as refusal:
+        except RefusedCallError as refusal:
             if path == "/":
                 text = f"<Code>{refusal.code}</Code><Message>{escape(refusal.message)}</Message>"
                 text = f"<Response><Errors><Error>{text}</Error></Errors><RequestID>1</RequestID></Response>"
@@ -336,7 +339,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _body(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: RefusedCallError) -> None:
         about = {"Message": refusal.message, **({"Reason": refusal.reason} if refusal.reason else {})}
         self._answer(refusal.status, json.dumps(about).encode(), {"x-amzn-ErrorType": refusal.code})
 
@@ -356,13 +359,17 @@ def _be_unwilling(trouble: Trouble, number: int) -> None:
     if trouble.delay:
         time.sleep(trouble.delay)
     if number <= trouble.unknown_puts:
-        raise Refusal(404, "ResourceNotFoundException", "the snapshot does not exist", "SNAPSHOT_NOT_FOUND")
+        raise RefusedCallError(
+            404, "ResourceNotFoundException", "the snapshot does not exist", "SNAPSHOT_NOT_FOUND"
+        )
     if trouble.expired_from and number >= trouble.expired_from:
-        raise Refusal(403, "ExpiredTokenException", "The security token included in the request is expired")
+        raise RefusedCallError(
+            403, "ExpiredTokenException", "The security token included in the request is expired"
+        )
     if trouble.throttle_every and number % trouble.throttle_every == 0:
-        raise Refusal(400, "RequestThrottledException", "slow down", "ACCOUNT_THROTTLED")
+        raise RefusedCallError(400, "RequestThrottledException", "slow down", "ACCOUNT_THROTTLED")
     if trouble.unavailable_every and number % trouble.unavailable_every == 0:
-        raise Refusal(503, "ServiceUnavailableException", "come back later")
+        raise RefusedCallError(503, "ServiceUnavailableException", "come back later")
 
 
 class _Server(ThreadingHTTPServer):
@@ -396,11 +403,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sink", action="store_true", help="throw blocks away, unverified")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        server = _Server(Service(Path(folder), sink=options.sink, trouble=Trouble(polls_pending=0)))
-        sys.stdout.write(f"http://127.0.0.1:{server.server_address[1]}\n")
-        sys.stdout.flush()
-        server.serve_forever()
+    server = _Server(Service(sink=options.sink, trouble=Trouble(polls_pending=0)))
+    sys.stdout.write(f"http://127.0.0.1:{server.server_address[1]}\n")
+    sys.stdout.flush()
+    server.serve_forever()
 
 
 if __name__ == "__main__":
