@@ -49,6 +49,8 @@ class Trouble:
     """Seconds that each put takes longer."""
     unknown_puts: int = 0
     """So many puts find the snapshot unknown still."""
+    unlisted: int = 0
+    """So many times DescribeSnapshots does not know a snapshot that it is asked for by id."""
     lose_completion: bool = False
     """The first completion is done, and its reply lost."""
     encrypt_by_default: bool = False
@@ -235,7 +237,9 @@ class Service:
         ids = [value for name, value in asked.items() if name.startswith("SnapshotId.")]
         tag = asked.get("Filter.1.Name", "").removeprefix("tag:")
         with self.lock:
-            for missing in set(ids) - set(self.snapshots):
+            unlisted = ids and self.trouble.unlisted > 0
+            self.trouble.unlisted -= bool(unlisted)
+            for missing in set(ids) - (set() if unlisted else set(self.snapshots)):
                 raise RefusedCallError(
                     400, "InvalidSnapshot.NotFound", f"The snapshot '{missing}' does not exist."
                 )

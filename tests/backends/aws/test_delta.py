@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import pytest
 
 from ingot.backends.aws import delta
+from ingot.backends.aws.ledger import About
+from ingot.model.digest import Digest
+from ingot.model.plan import ContentId
 from ingot.model.units import Bytes
 
 
@@ -65,26 +69,41 @@ def test_what_nobody_knows_differs() -> None:
 
 
 KEY, OTHER = "arn:aws:kms:us-west-2:123456789012:key/1", "arn:aws:kms:us-west-2:123456789012:key/2"
-PARENTS = [
-    # blocks there and here, encrypted there, with which key; wanted encrypted, with which key; whether it can be
-    (2048, 2048, False, "", False, "", True),
-    (2048, 4096, False, "", False, "", True),
-    (4096, 2048, False, "", False, "", False),
-    (2048, 2048, True, "", False, "", True),
-    (2048, 2048, False, "", True, "", False),
-    (2048, 2048, True, "", True, "", True),
-    (2048, 2048, True, KEY, True, KEY, True),
-    (2048, 2048, True, KEY, True, OTHER, False),
-    (2048, 2048, True, KEY, True, "", False),
-    (2048, 2048, True, "", False, KEY, False),
-]
+PARENT = About(
+    snapshot="snap-1",
+    content=ContentId("sha256:1"),
+    blocks=2048,
+    asked=Digest("sha256:2"),
+    parent="",
+    encrypted=False,
+    key="",
+    gaps=False,
+    started=0.0,
+)
+ENCRYPTED = replace(PARENT, encrypted=True)
+KEYED = replace(ENCRYPTED, key=KEY)
+WITH_GAPS = replace(PARENT, gaps=True)
+WISH: dict[str, Any] = {"blocks": 2048, "encrypted": False, "key": "", "encrypted_copy": False}
 
 
-@pytest.mark.parametrize(("there", "here", "encrypted", "key", "wants", "wants_key", "can"), PARENTS)
-def test_which_snapshot_can_be_a_parent(
-    there: int, here: int, encrypted: bool, key: str, wants: bool, wants_key: str, can: bool
-) -> None:
-    found = delta.may_be_parent(
-        there, here, encrypted=encrypted, key=key, wants_encryption=wants, wants_key=wants_key
-    )
-    assert found == can
+@pytest.mark.parametrize(
+    ("parent", "wish", "can"),
+    [
+        (PARENT, {}, True),
+        (PARENT, {"blocks": 4096}, True),
+        (PARENT, {"blocks": 1024}, False),
+        (PARENT, {"encrypted": True}, False),
+        (PARENT, {"encrypted_copy": True}, True),
+        (WITH_GAPS, {}, True),
+        (WITH_GAPS, {"encrypted_copy": True}, False),
+        (ENCRYPTED, {}, True),
+        (ENCRYPTED, {"encrypted": True}, True),
+        (ENCRYPTED, {"encrypted": True, "key": KEY}, False),
+        (KEYED, {"encrypted": True, "key": KEY}, True),
+        (KEYED, {"key": KEY}, True),
+        (KEYED, {"encrypted": True, "key": OTHER}, False),
+        (KEYED, {"encrypted": True}, False),
+    ],
+)
+def test_which_snapshot_can_be_a_parent(parent: About, wish: dict[str, Any], can: bool) -> None:
+    assert delta.may_be_parent(parent, **{**WISH, **wish}) == can

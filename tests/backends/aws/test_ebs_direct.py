@@ -26,8 +26,12 @@ from tests.backends.aws.ebs_endpoint import KEY, Service, served
 
 
 def refusal(code: str, status: int = 400, reason: str = "") -> ClientError:
-    reply: Any = {"Error": {"Code": code, "Message": "because"}, "Reason": reason}
-    return ClientError({**reply, "ResponseMetadata": {"HTTPStatusCode": status}}, "PutSnapshotBlock")
+    reply: Any = {
+        "Error": {"Code": code, "Message": "because"},
+        "Reason": reason,
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    return ClientError(reply, "PutSnapshotBlock")
 
 
 PASSING = [

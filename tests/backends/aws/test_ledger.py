@@ -23,6 +23,7 @@ ABOUT = About(
     parent="",
     encrypted=False,
     key="",
+    gaps=False,
     started=0.0,
 )
 
@@ -103,9 +104,9 @@ def test_slots_of_another_snapshot_or_disk_are_worth_nothing(tmp_path: Path) -> 
         b"[]",
         b"\xff" * 5000,
         b'{"snapshot": "snap-1"}',
-        b'{"asked":"a","blocks":"many","content":"c","encrypted":false,"key":"","parent":"","schema":1,"snapshot":"s","started":0}',
-        b'{"asked":"a","blocks":9999999999,"content":"c","encrypted":false,"key":"","parent":"","schema":1,"snapshot":"s","started":0}',
-        b'{"asked":"a","blocks":5,"content":"c","encrypted":false,"key":"","parent":"","schema":2,"snapshot":"s","started":0}',
+        b'{"asked":"a","blocks":"many","content":"c","encrypted":false,"gaps":false,"key":"","parent":"","schema":1,"snapshot":"s","started":0}',
+        b'{"asked":"a","blocks":9999999999,"content":"c","encrypted":false,"gaps":false,"key":"","parent":"","schema":1,"snapshot":"s","started":0}',
+        b'{"asked":"a","blocks":5,"content":"c","encrypted":false,"gaps":false,"key":"","parent":"","schema":2,"snapshot":"s","started":0}',
     ],
 )
 def test_what_is_no_ledger(tmp_path: Path, text: bytes) -> None:

@@ -150,6 +150,19 @@ def test_blocks_that_became_zeros_are_sent(bench: Bench) -> None:
     assert bench.holds(second, top)
 
 
+def test_what_left_zeros_out_is_no_parent_where_an_encrypted_copy_is_planned(bench: Bench) -> None:
+    """Not a delta of it either: the gap is in what they stand on."""
+    base = bench.base()
+    first = bench.send(base)
+    top = bench.shelf.layer("top", base, "write -P 9 2M 1M")
+    second = bench.send(top, earlier=first)
+    assert bench.service.snapshots[second.snapshot].parent
+    last = bench.shelf.layer("last", top, "write -P 9 3M 1M")
+    third = bench.send(last, earlier=second, order=replace(DATA, encrypted_copy=True))
+    assert not bench.service.snapshots[third.snapshot].parent
+    assert len(bench.puts(third)) == WHOLE
+
+
 def test_a_delta_of_disks_without_a_common_layer(bench: Bench) -> None:
     """Also where the earlier disk's layers are gone: its ledger knows its blocks."""
     old = bench.shelf.layer("old", None, *BASE)
@@ -169,15 +182,6 @@ def test_a_delta_on_an_encrypted_snapshot_and_on_a_smaller_one(bench: Bench) -> 
     assert bench.service.snapshots[second.snapshot].parent == first.snapshot
     assert sorted(bench.puts(second)) == list(range(WHOLE, 2 * WHOLE))
     assert bench.holds(second, grown)
-
-
-def test_an_unencrypted_snapshot_is_no_parent_of_an_encrypted_one(bench: Bench) -> None:
-    content = bench.base()
-    top = bench.shelf.layer("top", content, "write -P 9 2M 1M")
-    first = bench.send(content)
-    second = bench.send(top, earlier=first, order=replace(DATA, encrypted=True, key=KEY))
-    assert not bench.service.snapshots[second.snapshot].parent
-    assert bench.holds(second, top)
 
 
 class Uploading:
@@ -308,6 +312,16 @@ def test_expired_credentials_end_it_and_new_ones_go_on(bench: Bench) -> None:
     assert bench.holds(done, content)
 
 
+def test_a_snapshot_that_is_not_listed_yet(bench: Bench) -> None:
+    content = bench.base()
+    snapshot = stopped(bench, content)
+    bench.service.trouble.unlisted = 2
+    done = bench.send(content)
+    assert done.snapshot == snapshot and bench.service.trouble.unlisted == 0
+    assert len(bench.puts(done)) == WRITTEN
+    assert bench.holds(done, content)
+
+
 def damage_head(path: Path) -> None:
     path.write_bytes(b"{" + path.read_bytes()[1:200].replace(b'"', b"'") + path.read_bytes()[200:])
 
@@ -345,10 +359,15 @@ def test_a_ledger_that_is_not_to_be_trusted(
 
 
 def test_another_wish_is_another_snapshot(bench: Bench) -> None:
-    content = bench.base()
+    """And one that the parent cannot fulfil is no delta."""
+    base = bench.base()
+    first = bench.send(base)
+    bench.service.calls.clear()
+    content = bench.shelf.layer("top", base, "write -P 9 2M 1M")
     snapshot = stopped(bench, content)
-    done = bench.send(content, order=replace(DATA, encrypted=True))
+    done = bench.send(content, earlier=first, order=replace(DATA, encrypted=True, key=KEY))
     assert done.snapshot != snapshot and snapshot not in bench.service.snapshots
+    assert not bench.service.snapshots[done.snapshot].parent
     assert done.encrypted and bench.holds(done, content)
 
 

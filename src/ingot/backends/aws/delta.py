@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ingot.model.units import Bytes
 from ingot.ports_disk import BLOCK, Block
+
+if TYPE_CHECKING:
+    from ingot.backends.aws.ledger import About
 
 GIB = 2**30
 ZEROS = bytes(BLOCK)
@@ -33,12 +36,14 @@ def may_leave_out_zeros(*, asked: bool, encrypted: bool, encrypted_copy: bool, d
     return asked and not encrypted and not encrypted_copy and not delta
 
 
-def may_be_parent(
-    there: int, here: int, *, encrypted: bool, key: str, wants_encryption: bool, wants_key: str
-) -> bool:
-    """Whether a snapshot of `there` blocks can be the parent of one of `here`, which takes encryption and key from it."""
-    fits = there <= here
-    return fits and (not (wants_encryption or wants_key) or (encrypted and key == wants_key))
+def may_be_parent(about: About, *, blocks: int, encrypted: bool, key: str, encrypted_copy: bool) -> bool:
+    """Whether an earlier snapshot can be the parent of one of so many blocks, which takes encryption and key from it.
+
+    What was left out of the parent is noise in an encrypted copy of its children too.
+    """
+    if about.blocks > blocks or (about.gaps and encrypted_copy):
+        return False
+    return not (encrypted or key) or (about.encrypted and about.key == key)
 
 
 def decide(block: Block, *, sent: bool, known: bool, zeros_left_out: bool) -> Fate:

@@ -51,6 +51,8 @@ class About:
     """Whether the reply to StartSnapshot named a key or encryption."""
     key: str
     """The key that was asked for; "" for the account's default one, or none."""
+    gaps: bool
+    """Whether blocks of zeros may have been left out of it, or of what it is a delta on."""
     started: float
     """Seconds since the epoch."""
     schema: int = SCHEMA

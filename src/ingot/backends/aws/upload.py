@@ -147,12 +147,11 @@ def _parent(disk: Disk, order: Order, earlier: Earlier | None) -> Iterator[Ledge
         about = found.about
         same = (about.snapshot, about.content) == (earlier.snapshot, earlier.content)
         fits = may_be_parent(
-            about.blocks,
-            blocks_in(volume_gib(disk.size)),
-            encrypted=about.encrypted,
-            key=about.key,
-            wants_encryption=order.encrypted,
-            wants_key=order.key,
+            about,
+            blocks=blocks_in(volume_gib(disk.size)),
+            encrypted=order.encrypted,
+            key=order.key,
+            encrypted_copy=order.encrypted_copy,
         )
         yield found if same and fits else None
 
@@ -198,6 +197,7 @@ def _opened(
         parent=wish.parent,
         encrypted=snapshots.replies[ref].encrypted,
         key=wish.key,
+        gaps=without_zeros or bool(parent and parent.about.gaps),
         started=now,
     )
     with create_ledger(folder / LEDGER, about, earlier=parent) as ledger:
