@@ -464,6 +464,7 @@ def test_a_sweep_removes_what_is_not_complete(bench: Bench, tmp_path: Path, comp
             bench.send(content, held=held)  # type: ignore[arg-type]
     except BackendError:
         pass
+    assert bool(journal.read()) != complete, "what is complete is nobody's to remove"
     journal.close()
     (snapshot,) = bench.service.snapshots.values()
     assert snapshot.tags[TOKEN_TAG].startswith("ingot-20261122")
