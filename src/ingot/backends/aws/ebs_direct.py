@@ -270,28 +270,21 @@ def _judge(response: Any, what: str, *, fresh: bool) -> IngotError:
         )
     if code in _EXPIRED:
         return _expired(what)
-    if code in _UNKNOWN:
-        return BackendError(
-            f"{what} was refused, for AWS does not know the credentials: {said}",
-            hint="check `AWS_PROFILE` and the keys, and that this computer's clock is right",
-        )
-    if code in _DENIED:
-        return BackendError(
-            f"{what} was refused: {said}",
-            hint="the role needs `ebs:StartSnapshot`, `ebs:PutSnapshotBlock`, `ebs:CompleteSnapshot`, "
-            "`ec2:DescribeSnapshots`, and the use of the key of an encrypted snapshot",
-        )
-    if code in _QUOTA:
-        return BackendError(
-            f"{what} was refused by a quota: {said}",
-            hint="wait for other snapshots, or ask AWS for a larger quota",
-        )
     if code == "InvalidSnapshot.InUse":
         return RefusedError(f"{what} was refused: {said}", hint="deregister the image that uses it first")
     return BackendError(f"{what} was refused: {code}: {said}", hint=_hint(code, reason, said), code=code)
 
 
 def _hint(code: str, reason: str, said: str) -> str:
+    if code in _UNKNOWN:
+        return "check `AWS_PROFILE` and the keys, and that this computer's clock is right"
+    if code in _DENIED:
+        return (
+            "the role needs `ebs:StartSnapshot`, `ebs:PutSnapshotBlock`, `ebs:CompleteSnapshot`, "
+            "`ec2:DescribeSnapshots`, and the use of the key of an encrypted snapshot"
+        )
+    if code in _QUOTA:
+        return "wait for other snapshots, or ask AWS for a larger quota"
     if "checksum" in said.lower():
         return "the bytes changed on their way: upload again, which sends what is missing; memory or a proxy may be faulty"
     if reason == "INVALID_CUSTOMER_KEY":

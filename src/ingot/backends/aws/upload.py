@@ -29,11 +29,11 @@ from ingot.backends.aws.delta import (
     may_leave_out_zeros,
     volume_gib,
 )
-from ingot.backends.aws.ebs_direct import SETTLES, THREADS, EbsDirect, State, Wish
+from ingot.backends.aws.ebs_direct import SETTLES, THREADS, EbsDirect, Started, State, Wish
 from ingot.backends.aws.ledger import THERE, About, Ledger, create_ledger, open_ledger
 from ingot.backends.aws.snapshot import Snapshots
 from ingot.errors import BackendError, DeadlineError, NotFoundError, TransientError
-from ingot.model.digest import digest
+from ingot.model.digest import Digest, digest
 from ingot.model.events import Emit, Progress
 from ingot.model.plan import ContentId
 from ingot.model.units import Seconds
@@ -187,23 +187,27 @@ def _opened(
                 return
             Snapshots(direct=direct, cancel=cancel).delete(found.about.snapshot)
     snapshots = Snapshots(direct=direct, wish=wish, cancel=cancel)
-    ref = held.open(snapshots)
-    now = time.time()
-    about = About(
-        snapshot=ref,
+    started = snapshots.replies[held.open(snapshots)]
+    gaps = without_zeros or bool(parent and parent.about.gaps)
+    about = _about(disk, wish, started, asked=asked, gaps=gaps)
+    with create_ledger(folder / LEDGER, about, earlier=parent) as ledger:
+        # From now on a later upload can go on with it.
+        held.keep(about.snapshot, about.started + wish.minutes * 60)
+        yield ledger, False
+
+
+def _about(disk: Disk, wish: Wish, started: Started, *, asked: Digest, gaps: bool) -> About:
+    return About(
+        snapshot=started.snapshot,
         content=disk.content,
         blocks=blocks_in(wish.gib),
         asked=asked,
         parent=wish.parent,
-        encrypted=snapshots.replies[ref].encrypted,
+        encrypted=started.encrypted,
         key=wish.key,
-        gaps=without_zeros or bool(parent and parent.about.gaps),
-        started=now,
+        gaps=gaps,
+        started=time.time(),
     )
-    with create_ledger(folder / LEDGER, about, earlier=parent) as ledger:
-        # From now on a later upload can go on with it.
-        held.keep(ref, now + wish.minutes * 60)
-        yield ledger, False
 
 
 def _is_fresh(ledger: Ledger) -> bool:
