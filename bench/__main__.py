@@ -9,7 +9,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from bench import ansible, build, machines, memory, startup
+from bench import ansible, build, machines, memory, startup, upload
 from bench.measure import Row
 
 PARTS: dict[str, tuple[Callable[[int], list[Row]], int]] = {
@@ -18,6 +18,7 @@ PARTS: dict[str, tuple[Callable[[int], list[Row]], int]] = {
     "build": (build.measure, 5),
     "machines": (machines.measure, 3),
     "memory": (memory.measure, 1),
+    "upload": (upload.measure, 3),
 }
 """Each part, and how many measurements a figure has where nothing else is asked for."""
 

@@ -36,6 +36,7 @@ class Resources:
         self._emit = emit
         self._subject = subject
         self._stack: list[_Open] = []
+        self._kept: list[_Open] = []
 
     def open(self, resource: Resource) -> str:
         """Makes one and returns its ref."""
@@ -50,16 +51,18 @@ class Resources:
         return entry.ref
 
     def close(self, ref: str) -> None:
-        """Unmakes one now; one already closed is fine."""
-        for entry in [entry for entry in self._stack if entry.ref == ref]:
-            self._close(entry)
-            self._stack.remove(entry)
+        """Unmakes one now, one that was kept too; one already closed is fine."""
+        for entries in (self._stack, self._kept):
+            for entry in [entry for entry in entries if entry.ref == ref]:
+                self._close(entry)
+                entries.remove(entry)
 
     def keep(self, ref: str, until: float) -> None:
         """Leaves one as it is, for others to look at, until then (seconds since the epoch)."""
         for entry in [entry for entry in self._stack if entry.ref == ref]:
             self._journal.keep(entry.token, until)
             self._stack.remove(entry)
+            self._kept.append(entry)
             self._emit(
                 ResourceKept(subject=self._subject, kind=entry.resource.kind, ref=entry.ref, until=until)
             )

@@ -79,5 +79,5 @@ class Holder(Protocol):
     """The engine's stack of open resources (`engine.resources`): a journal record precedes each create."""
 
     def open(self, resource: Resource) -> str: ...  # the ref
-    def close(self, ref: str) -> None: ...
+    def close(self, ref: str) -> None: ...  # one that is kept too
     def keep(self, ref: str, until: float) -> None: ...  # after the run, until then; seconds since the epoch

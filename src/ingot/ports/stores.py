@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from ingot.model.events import Emit
 from ingot.model.image import Image, LayerRef
 from ingot.model.plan import ContentId
 from ingot.ports.basics import Cancel
+from ingot.ports.disks import Disk
 
 
 class ImageStore(Protocol):
@@ -72,6 +74,12 @@ class Exporter(Protocol):
         self, image: Image, output: Path, *, format: str, subject: str, emit: Emit, cancel: Cancel
     ) -> Path:
         """Writes the image to `output`, which it replaces; the file appears whole and durable, or not at all."""
+        ...
+
+    def opened(
+        self, content: ContentId, *, since: ContentId | None = None, cancel: Cancel
+    ) -> AbstractContextManager[Disk]:
+        """The disk of that content, to be read by blocks; they know whether they are as they were on the one of `since`."""
         ...
 
 
