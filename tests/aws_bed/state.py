@@ -172,6 +172,7 @@ class World:
             size=self._size,
             ready_at=0.0,
             started=datetime.fromisoformat(created),
+            shared_with={"all"},
         )
         self.snapshots[snapshot.id] = snapshot
         self.images[f"ami-{mark}"] = Image(

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from ingot.model.units import Seconds
+from ingot.system.waits import Flag, poll
 from tests.aws_bed import disks, state, uploads
 from tests.aws_bed.bed import ORGANISATION
 from tests.aws_bed.fixture import (
@@ -235,6 +237,44 @@ def test_an_encrypted_copy_and_its_key(bed: AwsBed) -> None:
         there.deregister_image(ImageId=name, DeleteAssociatedSnapshots=True)
     ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
     assert bed.left() == {}
+
+
+def test_an_encrypted_image_launches_where_its_key_may_be_used(bed: AwsBed, key_pair: KeyPair) -> None:
+    ec2, other, kms = bed.client("ec2"), bed.client("ec2", other=True), bed.client("kms")
+    key = kms.create_key()["KeyMetadata"]["Arn"]
+    copy = {"SourceImageId": bed.source(), "SourceRegion": state.REGION, "Name": "encrypted", "KmsKeyId": key}
+    image = ec2.copy_image(Encrypted=True, **copy)["ImageId"]
+    bed.await_image(image)
+    ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": state.OTHER}]})
+
+    def launch() -> dict[str, Any]:
+        about = other.run_instances(ImageId=image, InstanceType="t3.micro", MinCount=1, MaxCount=1)[
+            "Instances"
+        ][0]
+
+        def settled() -> dict[str, Any] | None:
+            found: dict[str, Any] = other.describe_instances(InstanceIds=[about["InstanceId"]])
+            instance: dict[str, Any] = found["Reservations"][0]["Instances"][0]
+            return instance if instance["State"]["Name"] != "pending" else None
+
+        return poll(settled, what="the launch", every=Seconds(0.05), deadline=Seconds(60.0), cancel=Flag())
+
+    refused = launch()
+    assert refused["State"]["Name"] in ("shutting-down", "terminated")
+    assert refused["StateReason"]["Code"] == "Client.InternalError"
+    kms.create_grant(KeyId=key, GranteePrincipal=f"arn:aws:iam::{state.OTHER}:root", Operations=["Decrypt"])
+    accepted = launch()
+    assert accepted["State"]["Name"] == "running"
+    other.terminate_instances(InstanceIds=[accepted["InstanceId"]])
+    ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
+
+
+def test_quotas(bed: AwsBed) -> None:
+    quotas = bed.client("service-quotas")
+    about = quotas.get_service_quota(ServiceCode="ec2", QuotaCode="L-1216C47A")["Quota"]
+    assert about["Value"] == 64.0
+    assert about in quotas.list_service_quotas(ServiceCode="ec2")["Quotas"]
+    assert code_of(quotas.get_service_quota, ServiceCode="ec2", QuotaCode="L-1") == "NoSuchResourceException"
 
 
 def test_public_parameters_resolve_to_the_newest_image(bed: AwsBed) -> None:
