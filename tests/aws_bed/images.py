@@ -200,6 +200,8 @@ def _permissions(params: Params) -> tuple[list[dict[str, str]], list[dict[str, s
     }
     listed = [{key: value} for key, many in forms.items() for value in params.get(many, [])]
     if listed and params.get("OperationType") not in ("add", "remove"):
+        if changes:
+            return adds, removes  # Packer says everything twice, and AWS takes it
         raise ApiError("MissingParameter", "The request must contain the parameter operationType")
     (removes if params.get("OperationType") == "remove" else adds).extend(listed)
     return adds, removes

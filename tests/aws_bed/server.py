@@ -22,6 +22,7 @@ from tests.aws_bed import (
     quotas,
     snapshots,
     state,
+    tags,
     trouble,
     wire,
 )
@@ -35,6 +36,7 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     **{("ec2", name): handler for name, handler in new_images.ACTIONS.items()},
     **{("ec2", name): handler for name, handler in instances.ACTIONS.items()},
     **{("ec2", name): handler for name, handler in snapshots.ACTIONS.items()},
+    **{("ec2", name): handler for name, handler in tags.ACTIONS.items()},
     **{("ebs", name): handler for name, handler in ebs.ACTIONS.items()},
     **{("service-quotas", name): handler for name, handler in quotas.ACTIONS.items()},
     **{("ssm", name): handler for name, handler in parameters.ACTIONS.items()},

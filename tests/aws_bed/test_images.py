@@ -269,6 +269,28 @@ def test_an_encrypted_image_launches_where_its_key_may_be_used(bed: AwsBed, key_
     ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
 
 
+def test_tags_of_several_things_at_once(bed: AwsBed) -> None:
+    ec2 = bed.client("ec2")
+    snapshot = small_snapshot(bed, {0: b"x"}, Tags=[{"Key": "own", "Value": "1"}])
+    image = register(bed, snapshot, "tagged")
+    group = ec2.create_security_group(GroupName="tagged", Description="tagged")["GroupId"]
+    tags = [{"Key": "a", "Value": "b"}]
+    unknown = {"Resources": [image, "snap-0123456789abcdef0"], "Tags": tags}
+    assert code_of(ec2.create_tags, **unknown) == "InvalidSnapshot.NotFound"
+    assert ec2.describe_images(ImageIds=[image])["Images"][0]["Tags"] == []
+    ec2.create_tags(Resources=[image, snapshot, group], Tags=tags)
+    assert ec2.describe_images(ImageIds=[image])["Images"][0]["Tags"] == tags
+    assert ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["Tags"] == tags
+    found = ec2.describe_snapshots(
+        Filters=[{"Name": "tag:own", "Values": ["1"]}, {"Name": "tag:a", "Values": ["b"]}]
+    )
+    assert [one["SnapshotId"] for one in found["Snapshots"]] == [snapshot]
+    ec2.delete_tags(Resources=[image, group], Tags=[{"Key": "a"}])
+    assert ec2.describe_images(ImageIds=[image])["Images"][0]["Tags"] == []
+    ec2.delete_security_group(GroupId=group)
+    ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
+
+
 def test_quotas(bed: AwsBed) -> None:
     quotas = bed.client("service-quotas")
     about = quotas.get_service_quota(ServiceCode="ec2", QuotaCode="L-1216C47A")["Quota"]

@@ -74,9 +74,14 @@ def test_what_is_written_is_in_the_image(bed: AwsBed, key_pair: KeyPair) -> None
     ec2 = bed.client("ec2")
     with launched(bed, key_pair) as name:
         said = do(
-            bed, name, key_pair, "sudo sh -c 'echo first > /made'; id -un; sudo id -un; cat /proc/1/comm"
+            bed,
+            name,
+            key_pair,
+            "sudo sh -c 'echo first > /made'; id -un; sudo id -un; cat /proc/1/comm; getent hosts $(uname -n)",
         )
-        assert said.split() == ["admin", "root", "systemd"]
+        assert said.split()[:3] == ["admin", "root", "systemd"]
+        private = bed.instance(name)["PrivateDnsName"].partition(".")[0]
+        assert said.split()[3:] == ["127.0.1.1", private]
         running_one = ec2.create_snapshot(VolumeId=root_volume(bed, name))
         assert running_one["State"] == "pending"
         do(bed, name, key_pair, "sudo sh -c 'echo second > /made'")
