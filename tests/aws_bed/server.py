@@ -50,6 +50,7 @@ _LONG = {
     "GetSnapshotBlock",
     "CompleteSnapshot",
     "CopyImage",
+    "StartSnapshot",
 }
 """Actions that copy disks: they change the tables at their end only, and others go on meanwhile."""
 _LOG = logging.getLogger("aws_bed")

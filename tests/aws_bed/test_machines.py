@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +15,11 @@ from typing import Any
 import pytest
 
 from ingot.model.units import Seconds
+from ingot.system import process
 from ingot.system.waits import Flag, poll
 from tests.aws_bed import state
 from tests.aws_bed.fixture import (
+    ROOT,
     AwsBed,
     KeyPair,
     log_in,
@@ -176,6 +181,14 @@ def test_a_larger_root_volume_is_used_whole(bed: AwsBed, key_pair: KeyPair) -> N
         assert int(gigabytes) > 4600
 
 
+def test_many_bytes_pass_the_relay_unharmed(bed: AwsBed, key_pair: KeyPair) -> None:
+    script = "head -c 6000000 /dev/urandom | base64 --wrap 0 | tee /tmp/bytes; echo; sha256sum < /tmp/bytes"
+    with launched(bed, key_pair) as name:
+        said, told = do(bed, name, key_pair, script).splitlines()
+    assert len(said) == 8_000_000
+    assert hashlib.sha256(said.encode()).hexdigest() == told.split()[0]
+
+
 def test_user_data_and_host_key(bed: AwsBed, key_pair: KeyPair, tmp_path: Path) -> None:
     text = "#cloud-config\nwrite_files: [{path: /told, content: told}]\nruncmd:\n  - [cp, /told, /ran]\n"
     with launched(bed, key_pair, UserData=text) as name:
@@ -215,8 +228,30 @@ def test_nothing_is_left_after_sigkill(tmp_path: Path) -> None:
         assert _traces(tmp_path)
         os.kill(own.process.pid, signal.SIGKILL)
         own.process.wait()
+    _await_no_traces(tmp_path)
+
+
+def test_a_bed_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    lines = ["import sys, pathlib", "from tests.aws_bed.fixture import running"]
+    lines += [
+        "with running(pathlib.Path(sys.argv[1])) as bed:",
+        "    print(bed.url, flush=True); sys.stdin.read()",
+    ]
+    argv = [sys.executable, "-c", "\n".join(lines), str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    starter = process.spawn(argv, env=env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert starter.stdout
+        assert starter.stdout.readline().startswith(b"http://127.0.0.1:")
+    finally:
+        starter.kill()
+        process.end(starter)
+    _await_no_traces(tmp_path)
+
+
+def _await_no_traces(folder: Path) -> None:
     poll(
-        lambda: None if _traces(tmp_path) else True,
+        lambda: None if _traces(folder) else True,
         what="the end of all that the bed has started",
         every=Seconds(0.05),
         deadline=Seconds(60.0),
