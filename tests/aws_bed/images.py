@@ -154,8 +154,7 @@ def deregister_image(bed: Bed, call: Call) -> Answer:
     if image.protection not in ("disabled",):
         raise ApiError("OperationNotPermitted", f"The AMI {image.id} is protected from deregistration")
     bed.dry_run(call)
-    del bed.world.images[image.id]
-    bed.world.deregistered.add(image.id)
+    bed.world.deregistered[image.id] = bed.world.images.pop(image.id)
     if not call.params.get("DeleteAssociatedSnapshots"):
         return {"Return": True}
     results = []

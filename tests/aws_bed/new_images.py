@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from typing import Any
 
 from tests.aws_bed import snapshots
 from tests.aws_bed.bed import Answer, Bed
 from tests.aws_bed.images import find
-from tests.aws_bed.state import Image, mapping, new_id
+from tests.aws_bed.state import Image, Snapshot, mapping, new_id, now
 from tests.aws_bed.wire import ApiError, Call, Params
 
 _NAME = re.compile(r"[a-zA-Z0-9()\[\] ./\-'@_]{3,128}")
@@ -93,104 +94,98 @@ def _add(bed: Bed, call: Call, image: Image) -> Answer:
     return {"ImageId": image.id}
 
 
+def _like(call: Call, source: Image, **fields: Any) -> Image:
+    """A new image of the caller's, with the attributes of another one that are not its owner's alone."""
+    return replace(
+        source,
+        account=call.account,
+        region=call.region,
+        name=call.params["Name"],
+        description=call.params.get("Description", ""),
+        created=now(),
+        disabled=False,
+        deprecated=None,
+        protection="disabled",
+        instance="",
+        fails="",
+        permissions=[],
+        source=source.id,
+        source_region=source.region,
+        **fields,
+    )
+
+
 def create_image(bed: Bed, call: Call) -> Answer:
     """CreateImage: snapshots of all volumes, of the running machine with NoReboot, else around a reboot of it."""
     params = call.params
     _check_name(bed, call, params["Name"])
     instance = bed.moto(call).get_instance(params["InstanceId"])
     if instance.state not in ("running", "stopped"):
-        raise ApiError(
-            "IncorrectState", f"The instance '{instance.id}' is not in a valid state for this operation"
-        )
+        text = f"The instance '{instance.id}' is not in a valid state for this operation"
+        raise ApiError("IncorrectState", text)
     bed.dry_run(call)
     running = instance.state == "running" and not params.get("NoReboot")
     if running:
         bed.machines.power_off(instance.id)
-    source = bed.world.images[instance.image_id]
-    image_id = new_id("ami")
-    devices = []
-    for name, device in instance.get_block_device_mapping:
-        text = f"Created by CreateImage({instance.id}) for {image_id}"
-        snapshot = snapshots.take(bed, call, device.volume_id, description=text)
+    name, devices, ready = new_id("ami"), [], 0.0
+    for device, volume in instance.get_block_device_mapping:
+        text = f"Created by CreateImage({instance.id}) for {name}"
+        snapshot = snapshots.take(bed, call, volume.volume_id, description=text)
         bed.tag(call, snapshot.id, "snapshot")
-        devices.append(mapping(name, snapshot))
+        devices.append(mapping(device, snapshot))
+        ready = max(ready, snapshot.ready_at)
     if running:
         bed.machines.power_on(instance)
-    ready = max(bed.world.snapshots[device["Ebs"]["SnapshotId"]].ready_at for device in devices)
-    image = Image(
-        id=image_id,
-        account=call.account,
-        region=call.region,
-        name=params["Name"],
-        description=params.get("Description", ""),
-        architecture=source.architecture,
-        virtualization=source.virtualization,
-        boot_mode=source.boot_mode,
-        tpm=source.tpm,
-        imds=source.imds,
-        sriov=source.sriov,
-        ena=source.ena,
-        devices=tuple(devices),
-        root_device=instance.root_device_name,
-        ready_at=ready + bed.delays.image,
-        instance=instance.id,
-        source=source.id,
-        source_region=source.region,
-        user=source.user,
+    known = {**bed.world.deregistered, **bed.world.images}
+    image = _like(
+        call, known[instance.image_id], id=name, devices=tuple(devices), ready_at=ready + bed.delays.image
     )
+    image.instance = instance.id
     return _add(bed, call, image)
 
 
 def copy_image(bed: Bed, call: Call) -> Answer:
     """CopyImage. The key is looked at later: "the action can appear to complete, but eventually fails"."""
     params = call.params
-    there = bed.in_region(call, params["SourceRegion"])
-    source = find(bed, there, params["SourceImageId"])
+    once = bed.once(call)
+    if once.answer:
+        return once.answer
+    source = find(bed, bed.in_region(call, params["SourceRegion"]), params["SourceImageId"])
     if source.state != "available":
         raise ApiError("InvalidAMIID.Unavailable", f"The image ID '{source.id}' is not available")
     _check_name(bed, call, params["Name"])
-    token = bed.once(call)
-    if token.answer:
-        return token.answer
+    for name in source.snapshots:
+        snapshots.check_readable(bed, call, bed.world.snapshots[name])
     bed.dry_run(call)
-    devices, ready, fails = [], 0.0, ""
-    for device in source.devices:
-        if "SnapshotId" not in device.get("Ebs", {}):
-            devices.append(device)
-            continue
-        old = bed.world.snapshots[device["Ebs"]["SnapshotId"]]
-        snapshots.check_readable(bed, call, old)
-        text = f"Copied for DestinationAmi new from SourceAmi {source.id} for SourceSnapshot {old.id}."
-        snapshot = snapshots.copy(bed, call, old, description=text, encrypted=bool(params.get("Encrypted")))
-        bed.tag(call, snapshot.id, "snapshot")
-        ready, fails = max(ready, snapshot.ready_at), fails or snapshot.fails
-        kept = {key: device["Ebs"][key] for key in ("VolumeSize", "VolumeType", "DeleteOnTermination")}
-        devices.append(mapping(device["DeviceName"], snapshot, **kept))
-    image = Image(
-        id=new_id("ami"),
-        account=call.account,
-        region=call.region,
-        name=params["Name"],
-        description=params.get("Description", ""),
-        architecture=source.architecture,
-        virtualization=source.virtualization,
-        boot_mode=source.boot_mode,
-        tpm=source.tpm,
-        imds=source.imds,
-        sriov=source.sriov,
-        ena=source.ena,
-        devices=tuple(devices),
-        root_device=source.root_device,
-        ready_at=ready + bed.delays.image,
-        source=source.id,
-        source_region=source.region,
-        fails=fails,
-        user=source.user,
-    )
+    name = new_id("ami")
+    devices, copies = _copy_devices(bed, call, source, name)
+    ready = max(snapshot.ready_at for snapshot in copies) + bed.delays.image
+    image = _like(call, source, id=name, devices=devices, ready_at=ready)
+    image.fails = next((snapshot.fails for snapshot in copies if snapshot.fails), "")
     if params.get("CopyImageTags") and source.account == call.account:
         own = bed.tags(source.account, source.region, source.id)
         bed.set_tags(call, image.id, {tag["Key"]: tag["Value"] for tag in own})
-    return token.remember(_add(bed, call, image))
+    return once.remember(_add(bed, call, image))
+
+
+def _copy_devices(
+    bed: Bed, call: Call, source: Image, name: str
+) -> tuple[tuple[dict[str, Any], ...], list[Snapshot]]:
+    devices, copies = [], []
+    for device in source.devices:
+        ebs = device.get("Ebs", {})
+        if "SnapshotId" not in ebs:
+            devices.append(device)
+            continue
+        old = bed.world.snapshots[ebs["SnapshotId"]]
+        text = f"Copied for DestinationAmi {name} from SourceAmi {source.id} for SourceSnapshot {old.id}."
+        encrypted = bool(call.params.get("Encrypted"))
+        snapshot = snapshots.copy(bed, call, old, description=text, encrypted=encrypted)
+        bed.tag(call, snapshot.id, "snapshot")
+        kept = {key: ebs[key] for key in ("VolumeSize", "VolumeType", "DeleteOnTermination")}
+        devices.append(mapping(device["DeviceName"], snapshot, **kept))
+        copies.append(snapshot)
+    return tuple(devices), copies
 
 
 ACTIONS = {

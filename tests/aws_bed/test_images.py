@@ -224,6 +224,10 @@ def test_an_encrypted_copy_and_its_key(bed: AwsBed) -> None:
     snapshot = about["BlockDeviceMappings"][0]["Ebs"]
     assert snapshot["Encrypted"]
     assert there.describe_snapshots(SnapshotIds=[snapshot["SnapshotId"]])["Snapshots"][0]["KmsKeyId"] == key
+    # The same call again, as after an answer that was lost.
+    token = {"ClientToken": "token-of-a-copy", "Name": "once", **copy}
+    once = there.copy_image(**token)["ImageId"]
+    assert there.copy_image(**token)["ImageId"] == once
     failed = there.copy_image(Name="bad-key", KmsKeyId="11111111-2222-3333-4444-555555555555", **copy)[
         "ImageId"
     ]
@@ -233,7 +237,7 @@ def test_an_encrypted_copy_and_its_key(bed: AwsBed) -> None:
     share = {"LaunchPermission": {"Add": [{"UserId": state.OTHER}]}}
     assert code_of(there.modify_image_attribute, ImageId=plain, **share) == "InvalidParameterValue"
     there.modify_image_attribute(ImageId=copied, **share)
-    for name in (copied, failed, plain):
+    for name in (copied, once, failed, plain):
         there.deregister_image(ImageId=name, DeleteAssociatedSnapshots=True)
     ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
     assert bed.left() == {}
