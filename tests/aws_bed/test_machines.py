@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from ingot.model.units import Seconds
 from ingot.system import process
@@ -278,3 +279,31 @@ def _traces(folder: Path) -> list[str]:
         if str(folder) in text:
             found.append(text)
     return found
+
+
+def test_a_group_is_kept_until_its_instance_is_gone(bed: AwsBed, key_pair: KeyPair) -> None:
+    ec2 = bed.client("ec2")
+    group = ec2.create_security_group(GroupName="kept", Description="kept")["GroupId"]
+    with launched(bed, key_pair, SecurityGroupIds=[group]) as name:
+        with pytest.raises(ClientError) as caught:
+            ec2.delete_security_group(GroupId=group)
+        assert caught.value.response["Error"]["Code"] == "DependencyViolation"
+        ec2.stop_instances(InstanceIds=[name])
+        with pytest.raises(ClientError) as caught:
+            ec2.start_instances(InstanceIds=[name])
+        assert caught.value.response["Error"]["Code"] == "IncorrectInstanceState"
+    ec2.delete_security_group(GroupId=group)
+    assert bed.left() == {"key_pairs": [key_pair.name]}
+
+
+def test_an_image_of_an_instance_whose_source_is_gone(bed: AwsBed, key_pair: KeyPair) -> None:
+    ec2 = bed.client("ec2")
+    copy = {"SourceImageId": bed.source(), "SourceRegion": state.REGION, "Name": "to-be-gone"}
+    source = ec2.copy_image(**copy)["ImageId"]
+    bed.await_image(source)
+    with launched(bed, key_pair, source) as name:
+        ec2.deregister_image(ImageId=source, DeleteAssociatedSnapshots=True)
+        image = ec2.create_image(InstanceId=name, Name="of-the-gone", NoReboot=True)["ImageId"]
+    assert bed.await_image(image)["SourceImageId"] == source
+    ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
+    assert bed.left() == {"key_pairs": [key_pair.name]}
