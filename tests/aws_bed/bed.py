@@ -167,7 +167,7 @@ class Bed:
             return True
         kms = kms_backends[owner][region]
         name = key.rpartition("/")[2]
-        grants = kms.list_grants(name, None)
+        grants = kms.list_grants(name, "")
         return any(f":{account}:" in grant.grantee_principal for grant in grants) or (
             account in str(kms.keys[name].policy)
         )

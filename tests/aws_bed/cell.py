@@ -111,11 +111,20 @@ def _prepare(about: dict[str, Any]) -> None:
     if about["seed"] and os.path.exists("/usr/bin/cloud-init"):
         return  # it does the rest itself
     if about["first"]:
+        _name(about["hostname"])
         _host_keys(about["host_keys"])
         _log_in(about["user"], about["keys"])
         for path, mode, data in about["files"]:
             _write(path, base64.b64decode(data), mode)
     _tell_host_keys()
+
+
+def _name(name: str) -> None:
+    """The host name, that resolves too: `manage_etc_hosts`, which Debian's cloud images have on."""
+    _write("/etc/hostname", f"{name}\n".encode(), 0o644)
+    old = _read("/etc/hosts").splitlines() if os.path.exists("/etc/hosts") else ["127.0.0.1 localhost"]
+    lines = [line for line in old if line.split()[:1] != ["127.0.1.1"]]
+    _write("/etc/hosts", "\n".join([*lines, f"127.0.1.1 {name}", ""]).encode(), 0o644)
 
 
 def _host_keys(given: dict[str, str]) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
 
 from tests.aws_bed import filters, snapshots
 from tests.aws_bed.bed import Answer, Bed
-from tests.aws_bed.state import Image, Snapshot, mapping, new_id
+from tests.aws_bed.state import Image, Snapshot
 from tests.aws_bed.wire import ApiError, Call, Params
 
-_NAME = re.compile(r"[a-zA-Z0-9()\[\] ./\-'@_]{3,128}")
 _ACCOUNT = re.compile(r"\d{12}")
 _FILTERS: Mapping[str, filters.Value] = {
     "architecture": lambda image: image["Architecture"],
@@ -64,16 +62,6 @@ def find(bed: Bed, call: Call, name: str, *, own: bool = False) -> Image:
     if own and image.account != call.account:
         raise ApiError("AuthFailure", f"Not authorized for image:{name}", status=403)
     return image
-
-
-def _check_name(bed: Bed, call: Call, name: str) -> None:
-    """CreateImage: "3-128 alphanumeric characters, parentheses, …"; a name is an owner's only once in a region."""
-    if not _NAME.fullmatch(name):
-        text = "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, '(', ')', '.', '-', '/' and '_'"
-        raise ApiError("InvalidAMIName.Malformed", text)
-    for image in bed.world.images.values():
-        if (image.account, image.region, image.name) == (call.account, call.region, name):
-            raise ApiError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")
 
 
 def describe(bed: Bed, image: Image) -> dict[str, Any]:
@@ -160,182 +148,13 @@ def _listed(bed: Bed, call: Call, image: Image) -> bool:
     return not past or image.account == call.account or bool(call.params.get("IncludeDeprecated"))
 
 
-def register_image(bed: Bed, call: Call) -> Answer:
-    """RegisterImage, of snapshots. An image in S3 (`ImageLocation`) is not a thing of this bed."""
-    params = call.params
-    if params.get("ImageLocation"):
-        raise ApiError("InvalidManifest", "This bed knows images on EBS snapshots only.")
-    _check_name(bed, call, params["Name"])
-    asked = params.get("BlockDeviceMappings", [])
-    root = params.get("RootDeviceName") or (asked[0]["DeviceName"] if asked else "")
-    if not asked or root not in [device.get("DeviceName") for device in asked]:
-        raise ApiError(
-            "InvalidBlockDeviceMapping", f"The root device '{root}' is not in the block device mappings"
-        )
-    devices = tuple(_device(bed, call, device, root) for device in asked)
-    if params.get("TpmSupport") and params.get("BootMode") not in ("uefi", "uefi-preferred"):
-        raise ApiError("InvalidParameterCombination", "TpmSupport needs the boot mode uefi")
-    image = Image(
-        id=new_id("ami"),
-        account=call.account,
-        region=call.region,
-        name=params["Name"],
-        description=params.get("Description", ""),
-        # "Default: For Amazon EBS-backed AMIs, i386" and "paravirtual".
-        architecture=params.get("Architecture", "i386"),
-        virtualization=params.get("VirtualizationType", "paravirtual"),
-        boot_mode=params.get("BootMode", ""),
-        tpm=params.get("TpmSupport", ""),
-        imds=params.get("ImdsSupport", ""),
-        sriov=params.get("SriovNetSupport", ""),
-        ena=bool(params.get("EnaSupport")),
-        devices=devices,
-        root_device=root,
-        ready_at=time.monotonic() + bed.delays.image,
-    )
-    bed.dry_run(call)
-    return _add(bed, call, image)
-
-
-def _device(bed: Bed, call: Call, device: Params, root: str) -> dict[str, Any]:
-    ebs = device.get("Ebs")
-    if ebs is None:
-        return device
-    name = device.get("DeviceName", "")
-    if not ebs.get("SnapshotId"):
-        if name == root:
-            raise ApiError("InvalidBlockDeviceMapping", f"The root device '{name}' needs a snapshot")
-        return device
-    if "Encrypted" in ebs:
-        text = "the encrypted flag cannot be specified since device has a snapshot specified."
-        raise ApiError("InvalidParameterDependency", text)
-    snapshot = snapshots.find(bed, call, ebs["SnapshotId"])
-    if snapshot.state != "completed":
-        raise ApiError("IncorrectState", f"Snapshot {snapshot.id} is not in the completed state")
-    size = ebs.get("VolumeSize", snapshot.size)
-    if size < snapshot.size:
-        text = f"Volume of size {size}GB is smaller than snapshot '{snapshot.id}', expect size >= {snapshot.size}GB"
-        raise ApiError("InvalidBlockDeviceMapping", text)
-    # "VolumeType: … default gp2" of a mapping that does not say.
-    return mapping(name, snapshot, **{"VolumeType": "gp2", **ebs, "VolumeSize": size})
-
-
-def _add(bed: Bed, call: Call, image: Image) -> Answer:
-    if "image" in bed.trouble.wish.end_failed:
-        image.fails = "The bed was asked to let images fail."
-    bed.world.images[image.id] = image
-    bed.tag(call, image.id, "image")
-    return {"ImageId": image.id}
-
-
-def create_image(bed: Bed, call: Call) -> Answer:
-    """CreateImage: snapshots of all volumes, of the running machine with NoReboot, else around a reboot of it."""
-    params = call.params
-    _check_name(bed, call, params["Name"])
-    instance = bed.moto(call).get_instance(params["InstanceId"])
-    if instance.state not in ("running", "stopped"):
-        raise ApiError(
-            "IncorrectState", f"The instance '{instance.id}' is not in a valid state for this operation"
-        )
-    bed.dry_run(call)
-    running = instance.state == "running" and not params.get("NoReboot")
-    if running:
-        bed.machines.power_off(instance.id)
-    source = bed.world.images[instance.image_id]
-    image_id = new_id("ami")
-    devices = []
-    for name, device in instance.get_block_device_mapping:
-        text = f"Created by CreateImage({instance.id}) for {image_id}"
-        snapshot = snapshots.take(bed, call, device.volume_id, description=text)
-        bed.tag(call, snapshot.id, "snapshot")
-        devices.append(mapping(name, snapshot))
-    if running:
-        bed.machines.power_on(instance)
-    ready = max(bed.world.snapshots[device["Ebs"]["SnapshotId"]].ready_at for device in devices)
-    image = Image(
-        id=image_id,
-        account=call.account,
-        region=call.region,
-        name=params["Name"],
-        description=params.get("Description", ""),
-        architecture=source.architecture,
-        virtualization=source.virtualization,
-        boot_mode=source.boot_mode,
-        tpm=source.tpm,
-        imds=source.imds,
-        sriov=source.sriov,
-        ena=source.ena,
-        devices=tuple(devices),
-        root_device=instance.root_device_name,
-        ready_at=ready + bed.delays.image,
-        instance=instance.id,
-        source=source.id,
-        source_region=source.region,
-        user=source.user,
-    )
-    return _add(bed, call, image)
-
-
-def copy_image(bed: Bed, call: Call) -> Answer:
-    """CopyImage. The key is looked at later: "the action can appear to complete, but eventually fails"."""
-    params = call.params
-    there = bed.in_region(call, params["SourceRegion"])
-    source = find(bed, there, params["SourceImageId"])
-    if source.state != "available":
-        raise ApiError("InvalidAMIID.Unavailable", f"The image ID '{source.id}' is not available")
-    _check_name(bed, call, params["Name"])
-    token = bed.once(call)
-    if token.answer:
-        return token.answer
-    bed.dry_run(call)
-    devices, ready, fails = [], 0.0, ""
-    for device in source.devices:
-        if "SnapshotId" not in device.get("Ebs", {}):
-            devices.append(device)
-            continue
-        old = bed.world.snapshots[device["Ebs"]["SnapshotId"]]
-        snapshots.check_readable(bed, call, old)
-        text = f"Copied for DestinationAmi new from SourceAmi {source.id} for SourceSnapshot {old.id}."
-        snapshot = snapshots.copy(bed, call, old, description=text, encrypted=bool(params.get("Encrypted")))
-        bed.tag(call, snapshot.id, "snapshot")
-        ready, fails = max(ready, snapshot.ready_at), fails or snapshot.fails
-        kept = {key: device["Ebs"][key] for key in ("VolumeSize", "VolumeType", "DeleteOnTermination")}
-        devices.append(mapping(device["DeviceName"], snapshot, **kept))
-    image = Image(
-        id=new_id("ami"),
-        account=call.account,
-        region=call.region,
-        name=params["Name"],
-        description=params.get("Description", ""),
-        architecture=source.architecture,
-        virtualization=source.virtualization,
-        boot_mode=source.boot_mode,
-        tpm=source.tpm,
-        imds=source.imds,
-        sriov=source.sriov,
-        ena=source.ena,
-        devices=tuple(devices),
-        root_device=source.root_device,
-        ready_at=ready + bed.delays.image,
-        source=source.id,
-        source_region=source.region,
-        fails=fails,
-        user=source.user,
-    )
-    if params.get("CopyImageTags") and source.account == call.account:
-        own = bed.tags(source.account, source.region, source.id)
-        bed.set_tags(call, image.id, {tag["Key"]: tag["Value"] for tag in own})
-    return token.remember(_add(bed, call, image))
-
-
 def deregister_image(bed: Bed, call: Call) -> Answer:
     """DeregisterImage, refused while protected; with its snapshots on request, those of other images excepted."""
     image = find(bed, call, call.params["ImageId"], own=True)
     if image.protection not in ("disabled",):
         raise ApiError("OperationNotPermitted", f"The AMI {image.id} is protected from deregistration")
     bed.dry_run(call)
-    del bed.world.images[image.id]
-    bed.world.deregistered.add(image.id)
+    bed.world.deregistered[image.id] = bed.world.images.pop(image.id)
     if not call.params.get("DeleteAssociatedSnapshots"):
         return {"Return": True}
     results = []
@@ -380,6 +199,8 @@ def _permissions(params: Params) -> tuple[list[dict[str, str]], list[dict[str, s
     }
     listed = [{key: value} for key, many in forms.items() for value in params.get(many, [])]
     if listed and params.get("OperationType") not in ("add", "remove"):
+        if changes:
+            return adds, removes  # Packer says everything twice, and AWS takes it
         raise ApiError("MissingParameter", "The request must contain the parameter operationType")
     (removes if params.get("OperationType") == "remove" else adds).extend(listed)
     return adds, removes
@@ -488,8 +309,6 @@ def reset_image_attribute(bed: Bed, call: Call) -> Answer:
 
 
 ACTIONS = {
-    "CopyImage": copy_image,
-    "CreateImage": create_image,
     "DeregisterImage": deregister_image,
     "DescribeImageAttribute": describe_image_attribute,
     "DescribeImages": describe_images,
@@ -500,6 +319,5 @@ ACTIONS = {
     "EnableImageDeprecation": enable_image_deprecation,
     "EnableImageDeregistrationProtection": enable_image_deregistration_protection,
     "ModifyImageAttribute": modify_image_attribute,
-    "RegisterImage": register_image,
     "ResetImageAttribute": reset_image_attribute,
 }

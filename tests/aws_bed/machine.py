@@ -89,6 +89,7 @@ class Machine:
     """The machine of one instance: on, or off."""
 
     name: str
+    hostname: str
     disk: Path
     folder: Path
     address: str
@@ -157,6 +158,7 @@ class Machine:
             "disk": str(self.disk),
             "root": str(self.folder / "root"),
             "first": first,
+            "hostname": self.hostname,
             "user": self.login.user,
             "keys": keys,
             "host_keys": told.host_keys or _host_keys(self.folder),

@@ -66,6 +66,7 @@ class Machines:
             address=address,
             machine=Machine(
                 name=instance.id,
+                hostname=str(instance.private_dns_name).partition(".")[0],
                 disk=self._bed.disk_of_volume(root),
                 folder=self._bed.folder / "instances" / instance.id,
                 address=public,

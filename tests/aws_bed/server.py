@@ -13,7 +13,20 @@ from typing import Any
 from moto.core.exceptions import ServiceException
 from werkzeug.wrappers import Request, Response
 
-from tests.aws_bed import ebs, images, instances, marks, parameters, snapshots, state, trouble, wire
+from tests.aws_bed import (
+    ebs,
+    images,
+    instances,
+    marks,
+    new_images,
+    parameters,
+    quotas,
+    snapshots,
+    state,
+    tags,
+    trouble,
+    wire,
+)
 from tests.aws_bed.bed import Bed, Handler
 from tests.aws_bed.machines import Machines
 from tests.aws_bed.profile import Delays
@@ -21,10 +34,13 @@ from tests.aws_bed.wire import ApiError, Call
 
 HANDLERS: dict[tuple[str, str], Handler] = {
     **{("ec2", name): handler for name, handler in images.ACTIONS.items()},
+    **{("ec2", name): handler for name, handler in new_images.ACTIONS.items()},
     **{("ec2", name): handler for name, handler in instances.ACTIONS.items()},
     **{("ec2", name): handler for name, handler in marks.ACTIONS.items()},
     **{("ec2", name): handler for name, handler in snapshots.ACTIONS.items()},
+    **{("ec2", name): handler for name, handler in tags.ACTIONS.items()},
     **{("ebs", name): handler for name, handler in ebs.ACTIONS.items()},
+    **{("service-quotas", name): handler for name, handler in quotas.ACTIONS.items()},
     **{("ssm", name): handler for name, handler in parameters.ACTIONS.items()},
 }
 """What the bed answers itself."""
@@ -36,6 +52,7 @@ _LONG = {
     "GetSnapshotBlock",
     "CompleteSnapshot",
     "CopyImage",
+    "StartSnapshot",
 }
 """Actions that copy disks: they change the tables at their end only, and others go on meanwhile."""
 _LOG = logging.getLogger("aws_bed")

@@ -146,7 +146,7 @@ class World:
         self.lock = threading.RLock()
         self.images: dict[str, Image] = {}
         self.snapshots: dict[str, Snapshot] = {}
-        self.deregistered: set[str] = set()
+        self.deregistered: dict[str, Image] = {}
         self.base = base
         self._size = (base.stat().st_size + 2**30 - 1) // 2**30
         self._stocked: set[str] = set()
@@ -172,6 +172,7 @@ class World:
             size=self._size,
             ready_at=0.0,
             started=datetime.fromisoformat(created),
+            shared_with={"all"},
         )
         self.snapshots[snapshot.id] = snapshot
         self.images[f"ami-{mark}"] = Image(

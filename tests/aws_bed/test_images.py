@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from ingot.model.units import Seconds
+from ingot.system.waits import Flag, poll
 from tests.aws_bed import disks, state, uploads
 from tests.aws_bed.bed import ORGANISATION
 from tests.aws_bed.fixture import (
@@ -222,6 +224,10 @@ def test_an_encrypted_copy_and_its_key(bed: AwsBed) -> None:
     snapshot = about["BlockDeviceMappings"][0]["Ebs"]
     assert snapshot["Encrypted"]
     assert there.describe_snapshots(SnapshotIds=[snapshot["SnapshotId"]])["Snapshots"][0]["KmsKeyId"] == key
+    # The same call again, as after an answer that was lost.
+    token = {"ClientToken": "token-of-a-copy", "Name": "once", **copy}
+    once = there.copy_image(**token)["ImageId"]
+    assert there.copy_image(**token)["ImageId"] == once
     failed = there.copy_image(Name="bad-key", KmsKeyId="11111111-2222-3333-4444-555555555555", **copy)[
         "ImageId"
     ]
@@ -231,10 +237,70 @@ def test_an_encrypted_copy_and_its_key(bed: AwsBed) -> None:
     share = {"LaunchPermission": {"Add": [{"UserId": state.OTHER}]}}
     assert code_of(there.modify_image_attribute, ImageId=plain, **share) == "InvalidParameterValue"
     there.modify_image_attribute(ImageId=copied, **share)
-    for name in (copied, failed, plain):
+    for name in (copied, once, failed, plain):
         there.deregister_image(ImageId=name, DeleteAssociatedSnapshots=True)
     ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
     assert bed.left() == {}
+
+
+def test_an_encrypted_image_launches_where_its_key_may_be_used(bed: AwsBed, key_pair: KeyPair) -> None:
+    ec2, other, kms = bed.client("ec2"), bed.client("ec2", other=True), bed.client("kms")
+    key = kms.create_key()["KeyMetadata"]["Arn"]
+    copy = {"SourceImageId": bed.source(), "SourceRegion": state.REGION, "Name": "encrypted", "KmsKeyId": key}
+    image = ec2.copy_image(Encrypted=True, **copy)["ImageId"]
+    bed.await_image(image)
+    ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": state.OTHER}]})
+
+    def launch() -> dict[str, Any]:
+        about = other.run_instances(ImageId=image, InstanceType="t3.micro", MinCount=1, MaxCount=1)[
+            "Instances"
+        ][0]
+
+        def settled() -> dict[str, Any] | None:
+            found: dict[str, Any] = other.describe_instances(InstanceIds=[about["InstanceId"]])
+            instance: dict[str, Any] = found["Reservations"][0]["Instances"][0]
+            return instance if instance["State"]["Name"] != "pending" else None
+
+        return poll(settled, what="the launch", every=Seconds(0.05), deadline=Seconds(60.0), cancel=Flag())
+
+    refused = launch()
+    assert refused["State"]["Name"] in ("shutting-down", "terminated")
+    assert refused["StateReason"]["Code"] == "Client.InternalError"
+    kms.create_grant(KeyId=key, GranteePrincipal=f"arn:aws:iam::{state.OTHER}:root", Operations=["Decrypt"])
+    accepted = launch()
+    assert accepted["State"]["Name"] == "running"
+    other.terminate_instances(InstanceIds=[accepted["InstanceId"]])
+    ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
+
+
+def test_tags_of_several_things_at_once(bed: AwsBed) -> None:
+    ec2 = bed.client("ec2")
+    snapshot = small_snapshot(bed, {0: b"x"}, Tags=[{"Key": "own", "Value": "1"}])
+    image = register(bed, snapshot, "tagged")
+    group = ec2.create_security_group(GroupName="tagged", Description="tagged")["GroupId"]
+    tags = [{"Key": "a", "Value": "b"}]
+    unknown = {"Resources": [image, "snap-0123456789abcdef0"], "Tags": tags}
+    assert code_of(ec2.create_tags, **unknown) == "InvalidSnapshot.NotFound"
+    assert ec2.describe_images(ImageIds=[image])["Images"][0]["Tags"] == []
+    ec2.create_tags(Resources=[image, snapshot, group], Tags=tags)
+    assert ec2.describe_images(ImageIds=[image])["Images"][0]["Tags"] == tags
+    assert ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["Tags"] == tags
+    found = ec2.describe_snapshots(
+        Filters=[{"Name": "tag:own", "Values": ["1"]}, {"Name": "tag:a", "Values": ["b"]}]
+    )
+    assert [one["SnapshotId"] for one in found["Snapshots"]] == [snapshot]
+    ec2.delete_tags(Resources=[image, group], Tags=[{"Key": "a"}])
+    assert ec2.describe_images(ImageIds=[image])["Images"][0]["Tags"] == []
+    ec2.delete_security_group(GroupId=group)
+    ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
+
+
+def test_quotas(bed: AwsBed) -> None:
+    quotas = bed.client("service-quotas")
+    about = quotas.get_service_quota(ServiceCode="ec2", QuotaCode="L-1216C47A")["Quota"]
+    assert about["Value"] == 64.0
+    assert about in quotas.list_service_quotas(ServiceCode="ec2")["Quotas"]
+    assert code_of(quotas.get_service_quota, ServiceCode="ec2", QuotaCode="L-1") == "NoSuchResourceException"
 
 
 def test_public_parameters_resolve_to_the_newest_image(bed: AwsBed) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from ingot.model.units import Seconds
+from ingot.system import process
 from ingot.system.waits import Flag, poll
 from tests.aws_bed import state
 from tests.aws_bed.fixture import (
+    ROOT,
     AwsBed,
     KeyPair,
     log_in,
@@ -74,9 +80,14 @@ def test_what_is_written_is_in_the_image(bed: AwsBed, key_pair: KeyPair) -> None
     ec2 = bed.client("ec2")
     with launched(bed, key_pair) as name:
         said = do(
-            bed, name, key_pair, "sudo sh -c 'echo first > /made'; id -un; sudo id -un; cat /proc/1/comm"
+            bed,
+            name,
+            key_pair,
+            "sudo sh -c 'echo first > /made'; id -un; sudo id -un; cat /proc/1/comm; getent hosts $(uname -n)",
         )
-        assert said.split() == ["admin", "root", "systemd"]
+        assert said.split()[:3] == ["admin", "root", "systemd"]
+        private = bed.instance(name)["PrivateDnsName"].partition(".")[0]
+        assert said.split()[3:] == ["127.0.1.1", private]
         running_one = ec2.create_snapshot(VolumeId=root_volume(bed, name))
         assert running_one["State"] == "pending"
         do(bed, name, key_pair, "sudo sh -c 'echo second > /made'")
@@ -171,6 +182,14 @@ def test_a_larger_root_volume_is_used_whole(bed: AwsBed, key_pair: KeyPair) -> N
         assert int(gigabytes) > 4600
 
 
+def test_many_bytes_pass_the_relay_unharmed(bed: AwsBed, key_pair: KeyPair) -> None:
+    script = "head -c 6000000 /dev/urandom | base64 --wrap 0 | tee /tmp/bytes; echo; sha256sum < /tmp/bytes"
+    with launched(bed, key_pair) as name:
+        said, told = do(bed, name, key_pair, script).splitlines()
+    assert len(said) == 8_000_000
+    assert hashlib.sha256(said.encode()).hexdigest() == told.split()[0]
+
+
 def test_user_data_and_host_key(bed: AwsBed, key_pair: KeyPair, tmp_path: Path) -> None:
     text = "#cloud-config\nwrite_files: [{path: /told, content: told}]\nruncmd:\n  - [cp, /told, /ran]\n"
     with launched(bed, key_pair, UserData=text) as name:
@@ -210,8 +229,30 @@ def test_nothing_is_left_after_sigkill(tmp_path: Path) -> None:
         assert _traces(tmp_path)
         os.kill(own.process.pid, signal.SIGKILL)
         own.process.wait()
+    _await_no_traces(tmp_path)
+
+
+def test_a_bed_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    lines = ["import sys, pathlib", "from tests.aws_bed.fixture import running"]
+    lines += [
+        "with running(pathlib.Path(sys.argv[1])) as bed:",
+        "    print(bed.url, flush=True); sys.stdin.read()",
+    ]
+    argv = [sys.executable, "-c", "\n".join(lines), str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    starter = process.spawn(argv, env=env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert starter.stdout
+        assert starter.stdout.readline().startswith(b"http://127.0.0.1:")
+    finally:
+        starter.kill()
+        process.end(starter)
+    _await_no_traces(tmp_path)
+
+
+def _await_no_traces(folder: Path) -> None:
     poll(
-        lambda: None if _traces(tmp_path) else True,
+        lambda: None if _traces(folder) else True,
         what="the end of all that the bed has started",
         every=Seconds(0.05),
         deadline=Seconds(60.0),
@@ -238,3 +279,31 @@ def _traces(folder: Path) -> list[str]:
         if str(folder) in text:
             found.append(text)
     return found
+
+
+def test_a_group_is_kept_until_its_instance_is_gone(bed: AwsBed, key_pair: KeyPair) -> None:
+    ec2 = bed.client("ec2")
+    group = ec2.create_security_group(GroupName="kept", Description="kept")["GroupId"]
+    with launched(bed, key_pair, SecurityGroupIds=[group]) as name:
+        with pytest.raises(ClientError) as caught:
+            ec2.delete_security_group(GroupId=group)
+        assert caught.value.response["Error"]["Code"] == "DependencyViolation"
+        ec2.stop_instances(InstanceIds=[name])
+        with pytest.raises(ClientError) as caught:
+            ec2.start_instances(InstanceIds=[name])
+        assert caught.value.response["Error"]["Code"] == "IncorrectInstanceState"
+    ec2.delete_security_group(GroupId=group)
+    assert bed.left() == {"key_pairs": [key_pair.name]}
+
+
+def test_an_image_of_an_instance_whose_source_is_gone(bed: AwsBed, key_pair: KeyPair) -> None:
+    ec2 = bed.client("ec2")
+    copy = {"SourceImageId": bed.source(), "SourceRegion": state.REGION, "Name": "to-be-gone"}
+    source = ec2.copy_image(**copy)["ImageId"]
+    bed.await_image(source)
+    with launched(bed, key_pair, source) as name:
+        ec2.deregister_image(ImageId=source, DeleteAssociatedSnapshots=True)
+        image = ec2.create_image(InstanceId=name, Name="of-the-gone", NoReboot=True)["ImageId"]
+    assert bed.await_image(image)["SourceImageId"] == source
+    ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
+    assert bed.left() == {"key_pairs": [key_pair.name]}
