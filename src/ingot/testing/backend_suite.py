@@ -55,6 +55,11 @@ class Subject(Protocol):
         ...
 
     @property
+    def planned(self) -> Base:
+        """The same as a plan has it; `some_base` for a backend that does not look at what it is made from."""
+        ...
+
+    @property
     def kind(self) -> HostKind:
         """What kind of machine is asked for, where the backend has several."""
         ...
@@ -69,6 +74,10 @@ class Subject(Protocol):
 
     def read(self, machine: Machine, path: str) -> str | None:
         """The text of a file on the machine's disk; None for none."""
+        ...
+
+    def seal(self, machine: Machine) -> None:
+        """Takes from the disk what only the machine was to have; nothing where it has nothing."""
         ...
 
     def left(self) -> Sequence[str]:
@@ -392,6 +401,8 @@ class _Writer:
     def apply(self, step: Step, machine: Machine, *, subject: str, emit: Emit, cancel: Cancel) -> None:
         if isinstance(step, FilesStep):
             self._subject.write(machine, step.dest, str(step.text))
+        elif isinstance(step, SealStep):
+            self._subject.seal(machine)
 
     def packages(self, machine: Machine) -> tuple[Package, ...]:
         return ()
@@ -403,9 +414,14 @@ class _Writer:
         return ""
 
 
-def _plan(base: LayerRef, kind: HostKind, text: str) -> Plan:
-    machine: MachineKind = "chroot" if kind == "instance" else kind  # a cloud has one kind alone
+def some_base(layer: LayerRef) -> Base:
+    """A base of which the layer is the disk."""
     source = DebootstrapBase(suite="bookworm")
+    return Base(name="base", source=source, arch="x86_64", disk=Bytes(0), key=layer.key)
+
+
+def _plan(base: Base, kind: HostKind, text: str) -> Plan:
+    machine: MachineKind = "chroot" if kind == "instance" else kind  # a cloud has one kind alone
     layers: list[Layer] = []
     parent = base.key
     steps: Sequence[Step] = (
@@ -425,7 +441,7 @@ def _plan(base: LayerRef, kind: HostKind, text: str) -> Plan:
         location="",
         arch="x86_64",
         disk=Bytes(0),
-        base=Base(name="base", source=source, arch="x86_64", disk=Bytes(0), key=base.key),
+        base=base,
         layers=tuple(layers),
     )
 
@@ -435,7 +451,7 @@ def _build(subject: Subject, runs: Path, text: str) -> Built:
     writer = _Writer(subject)
     with Run(runs, verb="build") as run:
         return build(
-            _plan(subject.base, subject.kind, text),
+            _plan(subject.planned, subject.kind, text),
             run=run,
             backend=subject.open(run.directory),
             provisioner=writer,

@@ -13,11 +13,14 @@ import pytest
 from ingot.backends.aws.backend import AwsBackend
 from ingot.backends.aws.cloud import Cloud
 from ingot.backends.aws.shape import TargetShape
+from ingot.backends.aws.source import IMAGE
+from ingot.model.definition import CloudBase
 from ingot.model.digest import digest
 from ingot.model.image import LayerRef
-from ingot.model.plan import LayerKey
+from ingot.model.plan import Base, LayerKey
 from ingot.model.units import Bytes, Seconds
 from ingot.ports import Machine
+from ingot.provision import seal
 from ingot.testing.backend_suite import BackendSuite
 from tests.aws_bed import state
 from tests.aws_bed.fixture import AwsBed, aws_bed, bed
@@ -38,6 +41,14 @@ class AwsSubject:
     base: LayerRef
     kind: Literal["instance"] = "instance"
 
+    @property
+    def planned(self) -> Base:
+        source = CloudBase(backend="aws", query={"ami": self.base.ref})
+        pins = {IMAGE: self.base.ref}
+        return Base(
+            name="base", source=source, arch="x86_64", disk=self.base.size, pins=pins, key=self.base.key
+        )
+
     def open(self, directory: Path) -> AwsBackend:
         cloud = Cloud(state.REGION, pause=Seconds(0.1), settles=Seconds(2.0))
         return AwsBackend(cloud=cloud, settings=SETTINGS, directory=directory, locked=self.root / "locks")
@@ -48,6 +59,9 @@ class AwsSubject:
     def read(self, machine: Machine, path: str) -> str | None:
         done = sh(machine, f"cat {shlex.quote(path)}", check=False)
         return None if done.code else done.stdout
+
+    def seal(self, machine: Machine) -> None:
+        sh(machine, seal.script().decode())
 
     def left(self) -> Sequence[str]:
         """All but layers and images, which stay: those bear a key."""

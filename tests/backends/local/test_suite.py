@@ -11,9 +11,10 @@ import pytest
 
 from ingot.backends.local.backend import LocalBackend, open_backend
 from ingot.model.image import LayerRef
+from ingot.model.plan import Base
 from ingot.model.step import MachineKind
 from ingot.ports import BackendSettings, Machine
-from ingot.testing.backend_suite import BackendSuite
+from ingot.testing.backend_suite import BackendSuite, some_base
 from tests.backends.local.test_killed import find_leftovers, own_loops
 from tests.local_fixtures import Site, cached_base, sh, site
 
@@ -29,6 +30,10 @@ class LocalSubject:
     base: LayerRef
     kind: MachineKind = "chroot"
 
+    @property
+    def planned(self) -> Base:
+        return some_base(self.base)
+
     def open(self, directory: Path) -> LocalBackend:
         return open_backend(BackendSettings(state=self.state, directory=directory, root=self.state))
 
@@ -38,6 +43,9 @@ class LocalSubject:
     def read(self, machine: Machine, path: str) -> str | None:
         done = sh(machine, f"cat {shlex.quote(path)}", check=False)
         return None if done.code else done.stdout
+
+    def seal(self, machine: Machine) -> None:
+        """What lets one log in is not on the disk."""
 
     def left(self) -> Sequence[str]:
         found = find_leftovers(str(self.state), own_loops())

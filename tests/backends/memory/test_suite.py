@@ -19,7 +19,7 @@ from ingot.model.step import MachineKind
 from ingot.model.units import Bytes
 from ingot.ports import Machine, Resource
 from ingot.system.waits import Flag
-from ingot.testing.backend_suite import BackendSuite
+from ingot.testing.backend_suite import BackendSuite, some_base
 
 
 class NoHolder:
@@ -44,6 +44,10 @@ class MemorySubject:
     habits: Habits
     kind: MachineKind = "chroot"
 
+    @property
+    def planned(self) -> Base:
+        return some_base(self.base)
+
     def open(self, directory: Path) -> MemoryBackend:
         return MemoryBackend(root=self.root, habits=self.habits)
 
@@ -56,6 +60,9 @@ class MemorySubject:
     def read(self, machine: Machine, path: str) -> str | None:
         text: str | None = self.open(self.root).disk_of(machine.ref)["files"].get(path)
         return text
+
+    def seal(self, machine: Machine) -> None:
+        """What lets one log in is not on the disk."""
 
     def left(self) -> Sequence[str]:
         return self.open(self.root).shelf.machines()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ingot.backends.aws import tags
@@ -24,7 +24,7 @@ from ingot.model.events import Emit, Warned
 from ingot.model.image import LayerRef
 from ingot.model.plan import LayerKey
 from ingot.model.units import Seconds
-from ingot.ports import BackendSettings, Cancel, Resource
+from ingot.ports import BackendSettings, Cancel, Resource, Token
 from ingot.system import locks
 
 
@@ -109,21 +109,18 @@ class AwsBackend:
 
     def strays(self, *, older_than: Seconds) -> Iterator[tuple[str, str]]:
         """Tokens on things in this account and region, found without a journal."""
-        found = self.cloud.list("describe_tags", "Tags", Filters=tags.filters({"key": tags.TOKEN}))
-        began = datetime.now(UTC) - timedelta(seconds=older_than)
+        wanted = tags.filters({"key": [tags.TOKEN, tags.MADE]})
+        told: dict[str, dict[str, str]] = {}
+        for tag in self.cloud.list("describe_tags", "Tags", Filters=wanted):
+            told.setdefault(tag["ResourceId"], {})[tag["Key"]] = tag["Value"]
+        latest = tags.when(time.time() - older_than)
+        tokens = {
+            one[tags.TOKEN] for one in told.values() if tags.TOKEN in one and one.get(tags.MADE, "") <= latest
+        }
         instances = Instances(cloud=self.cloud, settings=self.settings, keys=self.directory / "aws")
-        for token in sorted({str(tag["Value"]) for tag in found}):
-            if _made(token) <= began and instances.find(token):  # type: ignore[arg-type]
+        for token in sorted(tokens):
+            if instances.find(Token(token)):  # what has ended keeps its tags for a while
                 yield KIND, token
-
-
-def _made(token: str) -> datetime:
-    """When the run began that a token names (`ingot-20261121-103045-ab12-1`); long ago where it does not say."""
-    words = token.split("-")
-    try:
-        return datetime.strptime("".join(words[1:3]), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
-    except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
 
 
 def open_backend(settings: BackendSettings) -> AwsBackend:

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,8 +127,9 @@ class InstanceHost:
     def keep(self, ref: str, until: float) -> None:
         """The instance stays as it is, for it does not live here; it ends itself then."""
         found = self._described(ref)
-        when = datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds")
-        self.cloud.ask("create_tags", Resources=[found["InstanceId"]], Tags=tags.tags({tags.EXPIRES: when}))
+        self.cloud.ask(
+            "create_tags", Resources=[found["InstanceId"]], Tags=tags.tags({tags.EXPIRES: tags.when(until)})
+        )
         door = self._door(found)
         self._halt_at(login.root(ref, door, login.outer(ref, door)), until)
 

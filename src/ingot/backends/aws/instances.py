@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -102,16 +103,13 @@ class Instances:
 
     def _marks(self, token: Token) -> dict[str, str]:
         assert self.spec
-        expires = {}
-        if self.spec.expires:
-            expires = {
-                tags.EXPIRES: datetime.fromtimestamp(self.spec.expires, UTC).isoformat(timespec="seconds")
-            }
+        expires = {tags.EXPIRES: tags.when(self.spec.expires)} if self.spec.expires else {}
         return {
             **self.settings.tags,
             **tags.label_tags(self.spec.labels),
             **expires,
             tags.TOKEN: token,
+            tags.MADE: tags.when(time.time()),
             "Name": token,
         }
 

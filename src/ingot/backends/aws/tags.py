@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from ingot.backends.aws.shape import TargetShape, VolumeShape
@@ -13,7 +14,8 @@ from ingot.model.units import Bytes
 
 TOKEN = "ingot:token"
 """On everything temporary, from the call on that makes it."""
-EXPIRES = "ingot:expires"
+MADE, EXPIRES = "ingot:made", "ingot:expires"
+"""When it was asked for, and when it ends by itself: UTC, ISO 8601."""
 KEY, CONTENT, SEALED, SCANNED = "ingot:key", "ingot:content", "ingot:sealed", "ingot:scanned"
 ARCH, ROOT, BOOT, USER = "ingot:arch", "ingot:root", "ingot:boot", "ingot:user"
 """Traits of the disk that a snapshot is: what its AMI needs to say. `arch` as EC2 writes it."""
@@ -44,6 +46,11 @@ def filters(wanted: Mapping[str, str | Sequence[str]]) -> list[dict[str, Any]]:
         {"Name": name, "Values": [value] if isinstance(value, str) else list(value)}
         for name, value in wanted.items()
     ]
+
+
+def when(at: float) -> str:
+    """A time (seconds since the epoch) as a tag has it."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
 def labels(found: Mapping[str, str]) -> dict[str, str]:
