@@ -24,6 +24,7 @@ _MOTO = {
     "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
 }
 _PREFIX = "aws-bed-"
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _USE = """\
 export AWS_ENDPOINT_URL=http://127.0.0.1:{port}
 export AWS_ACCESS_KEY_ID={key}
@@ -49,9 +50,11 @@ def main(words: list[str]) -> int:
         application = Application(folder=folder, base=disks.base(), delays=delays)
 
         def leave(number: int, _: FrameType | None) -> None:
+            for other in _ENDS:
+                signal.signal(other, signal.SIG_IGN)  # what is removed is removed to the end
             raise SystemExit(0)
 
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _ENDS:
             signal.signal(number, leave)
         try:
             serve(application, port=options.port, ready=_tell)

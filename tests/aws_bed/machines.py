@@ -50,6 +50,8 @@ class Machines:
     def __init__(self, bed: Bed) -> None:
         self._bed = bed
         self._guests: dict[str, Guest] = {}
+        self._making = threading.Lock()
+        self._ended_all = False
 
     def launch(self, instance: Any, image: Image, sources: dict[str, Snapshot], user_data: bytes) -> None:
         """Gives an instance an address, its volumes' disks and, in a thread, a machine. `sources`: by device."""
@@ -95,7 +97,10 @@ class Machines:
             for name, device in instance.get_block_device_mapping:
                 disk = self._bed.disk_of_volume(device.volume_id)
                 size = self._size(instance, device.volume_id)
-                self._make_disk(disk, size, sources.get(name))
+                with self._making:
+                    if self._ended_all:
+                        return
+                    self._make_disk(disk, size, sources.get(name))
             _LOG.info("%s: disks in %.2f s", instance.id, time.monotonic() - began)
             if image.architecture != _HOST:
                 self._fail(guest, "Server.InternalError", f"This bed has no {image.architecture} processor")
@@ -116,7 +121,10 @@ class Machines:
 
     def _boot(self, guest: Guest, began: float) -> None:
         try:
-            guest.machine.boot()
+            with self._making:
+                if self._ended_all:
+                    return
+                guest.machine.boot()
             _LOG.info("%s: boots after %.2f s", guest.instance.id, time.monotonic() - began)
         except IngotError as error:
             _LOG.warning("%s", error)
@@ -262,7 +270,9 @@ class Machines:
         return base64.b64encode(said[-65536:]).decode()
 
     def end_all(self) -> None:
-        """Ends all machines, for good."""
+        """Ends all machines, for good; no disk is made any more."""
+        with self._making:
+            self._ended_all = True
         for guest in list(self._guests.values()):
             guest.machine.cut_power()
 

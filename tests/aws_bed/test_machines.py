@@ -307,3 +307,17 @@ def test_an_image_of_an_instance_whose_source_is_gone(bed: AwsBed, key_pair: Key
     assert bed.await_image(image)["SourceImageId"] == source
     ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
     assert bed.left() == {"key_pairs": [key_pair.name]}
+
+
+def test_nothing_is_left_when_it_is_told_twice_to_end(tmp_path: Path) -> None:
+    """As `timeout` does, which tells the program and then its whole group."""
+    with running(tmp_path) as own:
+        ec2 = own.client("ec2")
+        copy = {"SourceImageId": own.source(), "SourceRegion": state.REGION}
+        ec2.copy_image(Name="one", **copy)
+        ec2.run_instances(ImageId=own.source(), InstanceType="t3.micro", MinCount=1, MaxCount=1)
+        while own.process.poll() is None:
+            os.kill(own.process.pid, signal.SIGTERM)
+        assert own.process.returncode == 0
+    assert list(tmp_path.glob("aws-bed-*")) == []
+    _await_no_traces(tmp_path)
