@@ -131,7 +131,7 @@ def _refused(error: BaseException, operation: str, region: str) -> BackendError 
     elif ".NotFound" in code or code in ("NoSuchEntity", "ParameterNotFound", "InvalidAMIID.Unavailable"):
         kind = NotFoundError
     elif code in _DENIED:
-        hint = f"the credentials' policy must allow `{_action(operation)}`; `ingot doctor --on aws` prints a policy"
+        hint = f"the credentials' policy must allow `{_action(operation)}`"
     return kind(words, hint=hint, code=code)
 
 

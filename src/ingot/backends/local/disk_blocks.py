@@ -1,7 +1,7 @@
 """A chain of layers read by the blocks of the flattened disk, straight from the layers' files.
 
 `qemu-img map` tells where in which file each run of the disk lies; no daemon, mount or flat copy is needed, and no root.
-(Decision 0020 has what else was measured.)
+(Decision 0017 has what else was measured.)
 """
 
 from __future__ import annotations

@@ -1,0 +1,110 @@
+"""Whole builds on AWS's test bed: real machines, real disks, EC2's own interface."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingot.api.workspace import Workspace
+from ingot.model.image import Outcome
+from tests.aws_bed.fixture import AwsBed, aws_bed, bed
+from tests.local_fixtures import cached_base
+
+__all__ = ["aws_bed", "bed", "cached_base"]
+pytestmark = pytest.mark.local
+
+DEFINITION = """\
+name: acme
+targets:
+  aws:
+    backend: aws
+    region: us-east-1
+    instance_type: [c7i.large, c6i.large]
+    user: admin
+    allow_from: [127.0.0.1/32]
+    tags: {Team: hpc}
+    copy_to: [us-west-2]
+    share: {accounts: ["210987654321"]}
+    parameter: "/ingot/{image}/latest"
+    deprecate_after: 180d
+    protect: true
+bases:
+  debian-12:
+    aws: {owners: ["136693071363"], name: "debian-12-amd64-*"}
+images:
+  node:
+    base: debian-12
+    steps:
+      - script: {inline: "echo one >/etc/one"}
+      - files: {dest: /etc/two, text: "two\\n"}
+      - playbook: site.yml
+    checks: [checks/]
+"""
+PLAYBOOK = """\
+- hosts: all
+  tasks:
+    - name: Write what is asked for
+      ansible.builtin.copy: {content: "three\\n", dest: /etc/three, mode: "0644"}
+"""
+CHECK = """\
+def test_all_of_it_is_there(host):
+    for name in ("one", "two", "three"):
+        assert host.file(f"/etc/{name}").content_string == f"{name}\\n"
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, bed: AwsBed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    for name, value in bed.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_POLL_DELAY_SECONDS", "0.2")
+    folder = tmp_path / "project"
+    (folder / "checks").mkdir(parents=True)
+    (folder / "ingot.yaml").write_text(DEFINITION)
+    (folder / "site.yml").write_text(PLAYBOOK)
+    (folder / "checks" / "test_node.py").write_text(CHECK)
+    yield Workspace.open(folder, state=tmp_path / "state")
+    left = bed.left()
+    assert not {*left} - {"images", "snapshots"}, left
+
+
+def build(workspace: Workspace, *, check: bool = False) -> Outcome:
+    (outcome,) = workspace.build(check=check).outcomes
+    assert outcome.error is None, json.dumps(outcome.error)
+    return outcome
+
+
+def test_an_image_is_built_checked_and_given_to_others(workspace: Workspace, bed: AwsBed) -> None:
+    outcome = build(workspace, check=True)
+    assert outcome.checks is not None and outcome.checks.passed
+    assert [layer.status for layer in outcome.layers] == ["built"] * 5
+    assert outcome.ref.startswith("ami-") and set(outcome.copies) == {"us-west-2"}
+    (image,) = bed.client("ec2").describe_images(ImageIds=[outcome.ref])["Images"]
+    assert (image["ImdsSupport"], image["Architecture"], image["EnaSupport"]) == ("v2.0", "x86_64", True)
+    assert {"Key": "Team", "Value": "hpc"} in image["Tags"] and image["DeprecationTime"]
+    other = bed.client("ec2", other=True)
+    assert other.describe_images(ImageIds=[outcome.ref])["Images"], "the other account sees it"
+    west = bed.client("ec2", region="us-west-2", other=True)
+    assert west.describe_images(ImageIds=[outcome.copies["us-west-2"]])["Images"]
+    named = bed.client("ssm").get_parameter(Name="/ingot/node/latest")["Parameter"]
+    assert named["Value"] == outcome.ref
+    # Again: all of it is there, and nothing is made.
+    bed.calls(reset=True)
+    again = build(workspace)
+    assert (again.status, again.ref, again.copies) == ("reused", outcome.ref, outcome.copies)
+    made = {call["action"] for call in bed.calls() if call["mutating"]}
+    assert not made & {"RunInstances", "CreateSnapshot", "RegisterImage", "CopyImage"}
+
+
+def test_a_change_of_the_last_step_starts_from_the_layer_below_it(workspace: Workspace, bed: AwsBed) -> None:
+    build(workspace)
+    site = workspace.root / "site.yml"
+    site.write_text(site.read_text().replace("three", "tres"))
+    bed.calls(reset=True)
+    outcome = build(Workspace.open(workspace.root, state=workspace.state.root))
+    assert [layer.status for layer in outcome.layers] == ["reused"] * 3 + ["built"] * 2
+    actions = [call["action"] for call in bed.calls()]
+    assert actions.count("RunInstances") == 1 and actions.count("StopInstances") == 1
