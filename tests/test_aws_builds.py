@@ -10,10 +10,10 @@ import pytest
 
 from ingot.api.workspace import Workspace
 from ingot.model.image import Outcome
-from tests.aws_bed.fixture import AwsBed, aws_bed, bed
+from tests.aws_bed.fixture import AwsBed, KeyPair, aws_bed, bed, key_pair, log_in
 from tests.local_fixtures import cached_base
 
-__all__ = ["aws_bed", "bed", "cached_base"]
+__all__ = ["aws_bed", "bed", "cached_base", "key_pair"]
 pytestmark = pytest.mark.local
 
 DEFINITION = """\
@@ -108,3 +108,58 @@ def test_a_change_of_the_last_step_starts_from_the_layer_below_it(workspace: Wor
     assert [layer.status for layer in outcome.layers] == ["reused"] * 3 + ["built"] * 2
     actions = [call["action"] for call in bed.calls()]
     assert actions.count("RunInstances") == 1 and actions.count("StopInstances") == 1
+
+
+IMPORTED = """\
+name: acme
+targets:
+  aws: {backend: aws, build: local, region: us-east-1, disk: 3 GiB}
+bases:
+  debian-12:
+    local: {image: base.qcow2}
+images:
+  disk:
+    base: debian-12
+    steps:
+      - script:
+          inline: |
+            useradd --create-home --shell /bin/bash admin
+            echo "admin ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/admin
+      - files: {dest: /etc/made, text: "here\\n"}
+"""
+
+
+def test_a_disk_made_here_boots_there(
+    workspace: Workspace, bed: AwsBed, cached_base: Path, key_pair: KeyPair
+) -> None:
+    (workspace.root / "base.qcow2").symlink_to(cached_base)
+    (workspace.root / "ingot.yaml").write_text(IMPORTED)
+    first = build(Workspace.open(workspace.root, state=workspace.state.root))
+    assert (first.backend, first.location) == ("aws", "us-east-1") and first.ref.startswith("ami-")
+    whole = [call for call in bed.calls(reset=True) if call["action"] == "PutSnapshotBlock"]
+    assert len(whole) == 6 * 2**10, "every block of 3 GiB"
+    assert said_by(bed, first.ref, key_pair) == "here"
+    # The next version goes up as what differs.
+    text = IMPORTED.replace('"here', '"there')
+    (workspace.root / "ingot.yaml").write_text(text)
+    second = build(Workspace.open(workspace.root, state=workspace.state.root))
+    delta = [call for call in bed.calls(reset=True) if call["action"] == "PutSnapshotBlock"]
+    assert 0 < len(delta) < 400
+    assert said_by(bed, second.ref, key_pair) == "there"
+    again = build(Workspace.open(workspace.root, state=workspace.state.root))
+    assert (again.status, again.ref) == ("reused", second.ref)
+
+
+def said_by(bed: AwsBed, ami: str, key_pair: KeyPair) -> str:
+    """What an instance of the AMI has in its file."""
+    ec2 = bed.client("ec2")
+    made = ec2.run_instances(
+        ImageId=ami, InstanceType="c7i.large", KeyName=key_pair.name, MinCount=1, MaxCount=1
+    )
+    name = made["Instances"][0]["InstanceId"]
+    try:
+        address = bed.await_state(name, "running")["PublicIpAddress"]
+        return log_in(address, key_pair.file, "cat /etc/made").strip()
+    finally:
+        ec2.terminate_instances(InstanceIds=[name])
+        bed.await_state(name, "terminated")

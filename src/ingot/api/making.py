@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ingot.api.workspace import Workspace
     from ingot.engine.run import Run
     from ingot.engine.work import Decide, OnError
-    from ingot.model.plan import LayerKey, Plan
+    from ingot.model.plan import Destination, LayerKey, Plan
     from ingot.ports import Backend, Cancel, LayerCache
 
 
@@ -210,19 +210,58 @@ class Maker:
         return replace(made, outcome=outcome)
 
     def _published(self, plan: Plan, made: Made) -> Made:
-        """Gives the image to whoever is to have it. Nobody gets one whose checks failed."""
-        publisher = self._backend(plan).publisher
-        if publisher is None or made.image is None or made.outcome.error:
+        """Imports the image where that is wanted, and gives it to whoever is to have it; none whose checks failed."""
+        backend = self._backend(plan)
+        if made.image is None or made.outcome.error:
             return made
-        emit, cancel = self.run.emit, self.cancel
+        there = plan.imported
+        if there:
+            backend = adapters.open_backend(
+                self.workspace, there.backend, options=there.options, directory=self.run.directory
+            )
         try:
-            copies = publisher.publish(made.image, subject=plan.subject, emit=emit, cancel=cancel)
+            if there:
+                made = self._imported(plan, made, there, backend)
+            if backend.publisher:
+                image, emit = made.copies[0] if there else made.image, self.run.emit
+                assert image is not None
+                copies = backend.publisher.publish(image, subject=plan.subject, emit=emit, cancel=self.cancel)
+                places = {copy.location: copy.ref for copy in copies}
+                made = replace(
+                    made, copies=(*made.copies, *copies), outcome=replace(made.outcome, copies=places)
+                )
         except CancelledError:
             raise
         except IngotError as error:
             return replace(made, outcome=with_error(made.outcome, error))
-        places = {copy.location: copy.ref for copy in copies}
-        return replace(made, copies=copies, outcome=replace(made.outcome, copies=places))
+        return made
+
+    def _imported(self, plan: Plan, made: Made, there: Destination, backend: Backend) -> Made:
+        """The image at its destination, which is the one that the outcome tells of."""
+        from ingot.engine.journal import Place
+        from ingot.engine.resources import Resources
+
+        exporter, run = self._backend(plan).exporter, self.run
+        if backend.importer is None or exporter is None:
+            raise PlanError(
+                f"{there.backend!r} takes in no disks that were made elsewhere",
+                hint="leave the target's `build` out",
+            )
+        assert made.image is not None
+        place = Place(backend=there.backend, location=there.location, options=there.options)
+        labels = {"project": plan.project, "image": plan.image, "target": plan.target, "run": run.id}
+        with Resources(run.journal, place=place, emit=run.emit, subject=plan.subject) as held:
+            image = backend.importer.take(
+                made.image,
+                exporter,
+                labels=labels,
+                held=held,
+                subject=plan.subject,
+                emit=run.emit,
+                cancel=self.cancel,
+            )
+        outcome = replace(made.outcome, backend=there.backend, location=there.location, ref=image.ref)
+        return replace(made, copies=(image,), outcome=outcome)
 
 
 def failed(

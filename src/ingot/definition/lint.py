@@ -21,7 +21,7 @@ from ingot.definition.roles import Interface, RoleSearch, read_interface
 from ingot.definition.suggest import did_you_mean
 from ingot.definition.targets import Places
 from ingot.errors import Problem
-from ingot.model.definition import DebootstrapBase, Definition, DiskImageBase, ImageDefinition
+from ingot.model.definition import DebootstrapBase, Definition, DiskImageBase, ImageDefinition, made_by
 from ingot.model.secret import Secret, reveal, secret_names
 from ingot.model.step import (
     CloudInitStep,
@@ -117,10 +117,10 @@ def bases_fit_targets(subject: Subject) -> Iterator[Problem]:
             continue
         for name in _targets(definition, image):
             target = definition.targets.get(name)
-            if target is None or {target.name, target.backend} & {*_keys(subject, base.name)}:
+            if target is None or {target.name, made_by(target)} & {*_keys(subject, base.name)}:
                 continue
             key = next((key for key in ("targets", "base", "from") if find(origin.node, (key,))), "")
-            hint = f"add `{target.backend}: …` to the base at {base.place}, or leave the target out"
+            hint = f"add `{made_by(target)}: …` to the base at {base.place}, or leave the target out"
             yield _at(origin, (key,), f"the base `{base.name}` says nothing for the target `{name}`", hint)
 
 

@@ -128,7 +128,7 @@ def needed(definition: Definition, images: Sequence[str] | None = None) -> tuple
         base = definition.bases[chain[-1].base]
         targets = next((image.targets for image in chain if image.targets), tuple(definition.targets))
         for target in (definition.targets[target] for target in targets):
-            source = base.sources.get(target.name) or base.sources.get(target.backend)
+            source = base.source_for(target)
             if source:
                 one = Needed(base=base.name, arch=target.arch, source=source, target=target)
                 found[_identity(one)] = one

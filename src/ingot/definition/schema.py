@@ -62,6 +62,11 @@ class TargetModel(Model):
     backend: Name = Field(description="`local`, or a cloud: `aws`, `azure`, `gcp`, `openstack`.")
     arch: Literal["x86_64", "aarch64"] = Field(default="x86_64", description="The machine's architecture.")
     disk: Size = Field(default="8 GiB", description="The disk's size, such as `8 GiB`.")
+    build: Literal["native", "local"] = Field(
+        default="native",
+        description="Where disks are made: on the backend's own machines (`native`), or on this computer, to be "
+        "imported there (`local`).",
+    )
 
 
 class DebootstrapModel(Model):

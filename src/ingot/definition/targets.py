@@ -19,6 +19,7 @@ from ingot.model.definition import (
     DebootstrapBase,
     DiskImageBase,
     Target,
+    made_by,
 )
 from ingot.model.step import Place
 from ingot.model.units import parse_bytes
@@ -74,7 +75,7 @@ def read_places(
             continue
         nodes.update({(name, key): item for key, item in node.entries.items()})
         _refuse_unknown(node, known, path, problems)
-        kinds = {key: made[key].backend if key in made else key for key in node.entries}
+        kinds = {key: made_by(made[key]) if key in made else key for key in node.entries}
         sources[name] = _base(name, node, kinds, place, problems, shape_of)
     return Places(
         targets=made,
@@ -137,8 +138,9 @@ def _target(name: str, node: Node, place: Place, problems: list[Problem], shape_
         arch=model.arch,
         disk=parse_bytes(model.disk),
         options=options,
+        build=model.build,
         location=shape.location(options) if shape else "",
-        checkpoints=shape.checkpoints if shape else None,
+        checkpoints=shape.checkpoints if shape and model.build == "native" else None,
         place=place,
     )
 

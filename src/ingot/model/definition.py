@@ -10,6 +10,8 @@ from ingot.model.step import NOWHERE, Place, Step
 from ingot.model.units import Bytes, Seconds
 
 Arch = Literal["x86_64", "aarch64"]
+BuildPlace = Literal["native", "local"]
+"""Where a target's disks are made: on the backend's own machines, or on this computer, to be imported."""
 Origin = Literal["default", "file", "environment", "command line", "matrix"]
 
 
@@ -38,11 +40,17 @@ class Target:
     arch: Arch = "x86_64"
     disk: Bytes = Bytes(8 * 2**30)
     options: Mapping[str, Any] = field(default_factory=dict)
+    build: BuildPlace = "native"
     location: str = ""
     """Where its images live, as the backend names it: a region. "" where the backend has one place alone."""
     checkpoints: int | None = None
     """How many layers of a build it keeps beside the last one; None for all of them."""
     place: Place = NOWHERE
+
+
+def made_by(target: Target) -> str:
+    """The name of the backend that makes a target's disks."""
+    return "local" if target.build == "local" else target.backend
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +109,10 @@ class BaseDefinition:
     name: str
     sources: Mapping[str, BaseSource]
     place: Place = NOWHERE
+
+    def source_for(self, target: Target) -> BaseSource | None:
+        """What it is for a target: what it says of that target, else of where the target's disks are made."""
+        return self.sources.get(target.name) or self.sources.get(made_by(target))
 
 
 CheckMachine = Literal["vm", "booted"]

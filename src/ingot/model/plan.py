@@ -59,6 +59,15 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Destination:
+    """Where a finished disk is imported."""
+
+    backend: str
+    location: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """A base and an ordered chain of layers, the last of which seals."""
 
@@ -74,6 +83,8 @@ class Plan:
     checks: tuple[str, ...] = field(default=(), metadata=HOW)
     check_timeout: Seconds = Seconds(900.0)
     options: Mapping[str, Any] = field(default_factory=dict)
+    imported: Destination | None = None
+    """Where the disk goes, once `backend` has made it; None where it is made where it is wanted."""
     secrets: tuple[str, ...] = ()
     """Names of the secrets that its steps refer to."""
 

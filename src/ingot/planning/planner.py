@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from itertools import groupby
 
 from ingot.errors import DefinitionError, PlanError, UsageError
-from ingot.model.definition import BaseSource, Definition, ImageDefinition, Target
+from ingot.model.definition import BaseSource, Definition, ImageDefinition, Target, made_by
 from ingot.model.digest import plain
-from ingot.model.plan import Base, Layer, LayerKey, Plan, base_key, layer_key
+from ingot.model.plan import Base, Destination, Layer, LayerKey, Plan, base_key, layer_key
 from ingot.model.secret import secret_names
 from ingot.model.step import CloudInitStep, SealStep, Step
 from ingot.model.units import Bytes, format_bytes
@@ -85,19 +85,24 @@ def plan(
     if contents.problems:
         raise DefinitionError(problems=contents.take_problems())
     layers, disk = _layers(definition, lineage, base, steps, most=place.checkpoints)
+    native = place.build == "native"
+    there = Destination(
+        backend=place.backend, location=place.location or place.backend, options=place.options
+    )
     return Plan(
         project=definition.name,
         image=image,
         target=target,
-        backend=place.backend,
-        location=place.location or place.backend,
+        backend=made_by(place),
+        location=place.location or place.backend if native else made_by(place),
         arch=place.arch,
         disk=disk,
         base=base,
         layers=layers,
         checks=tuple(dict.fromkeys(check for one in lineage for check in one.checks)),
         check_timeout=lineage[-1].check_timeout,
-        options=place.options,
+        options=place.options if native else {},
+        imported=None if native else there,
         secrets=tuple(sorted(secret_names(plain(steps)))),
     )
 
@@ -117,12 +122,11 @@ def _base(definition: Definition, root: ImageDefinition, target: Target, pins: P
 
 
 def _source(definition: Definition, root: ImageDefinition, target: Target) -> BaseSource:
-    sources = definition.bases[root.base].sources
-    source = sources.get(target.name) or sources.get(target.backend)
+    source = definition.bases[root.base].source_for(target)
     if source is None:
         raise PlanError(
             f'the base "{root.base}" of image "{root.name}" says nothing of target "{target.name}"',
-            hint=f"give `bases.{root.base}` an entry `{target.name}:` or `{target.backend}:`",
+            hint=f"give `bases.{root.base}` an entry `{target.name}:` or `{made_by(target)}:`",
         )
     return source
 

@@ -10,7 +10,16 @@ from ingot.ports.backend import Backend, BackendSettings, OpenBackend, Shape, Sh
 from ingot.ports.basics import Cancel, Clock, Holder, Resource, Token, Tree
 from ingot.ports.machines import Finding, HostKind, Machine, MachineHost, MachineSpec, Needle, SshAccess
 from ingot.ports.steps import Inventory, Provisioner
-from ingot.ports.stores import BaseFinder, Exporter, FoundBase, ImageStore, LayerStore, Publisher, StoredLayer
+from ingot.ports.stores import (
+    BaseFinder,
+    Exporter,
+    FoundBase,
+    ImageStore,
+    Importer,
+    LayerStore,
+    Publisher,
+    StoredLayer,
+)
 from ingot.ports.travel import LayerCache, LayerCarrier, Parcel
 
 __all__ = [
@@ -25,6 +34,7 @@ __all__ = [
     "Holder",
     "HostKind",
     "ImageStore",
+    "Importer",
     "Inventory",
     "LayerCache",
     "LayerCarrier",

@@ -15,7 +15,7 @@ from ingot.model.secret import Secret
 from ingot.model.units import Seconds
 from ingot.ports.basics import Cancel, Resource
 from ingot.ports.machines import MachineHost
-from ingot.ports.stores import BaseFinder, Exporter, ImageStore, LayerStore, Publisher
+from ingot.ports.stores import BaseFinder, Exporter, ImageStore, Importer, LayerStore, Publisher
 from ingot.ports.travel import LayerCarrier
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Backend(Protocol):
     def carrier(self) -> LayerCarrier | None: ...
     @property
     def finder(self) -> BaseFinder | None: ...
+    @property
+    def importer(self) -> Importer | None: ...
     @property
     def publisher(self) -> Publisher | None:
         """What the target asks to be done with finished images; None where it asks for nothing."""

@@ -12,7 +12,7 @@ from typing import Protocol
 from ingot.model.events import Emit
 from ingot.model.image import Image, LayerRef
 from ingot.model.plan import ContentId
-from ingot.ports.basics import Cancel
+from ingot.ports.basics import Cancel, Holder
 from ingot.ports.disks import Disk
 
 
@@ -25,6 +25,24 @@ class ImageStore(Protocol):
         ...
 
     def delete(self, image: Image) -> None: ...
+
+
+class Importer(Protocol):
+    """Takes in finished disks that were made elsewhere."""
+
+    def take(
+        self,
+        image: Image,
+        exporter: Exporter,
+        *,
+        labels: Mapping[str, str],
+        held: Holder,
+        subject: str,
+        emit: Emit,
+        cancel: Cancel,
+    ) -> Image:
+        """The same image here. What is there already is found; an upload that was broken off goes on."""
+        ...
 
 
 class Publisher(Protocol):

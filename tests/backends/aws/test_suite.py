@@ -51,7 +51,7 @@ class AwsSubject:
 
     def open(self, directory: Path) -> AwsBackend:
         cloud = Cloud(state.REGION, pause=Seconds(0.1), settles=Seconds(2.0))
-        return AwsBackend(cloud=cloud, settings=SETTINGS, directory=directory, locked=self.root / "locks")
+        return AwsBackend(cloud=cloud, settings=SETTINGS, directory=directory, state=self.root)
 
     def write(self, machine: Machine, path: str, text: str) -> None:
         sh(machine, f"printf %s {shlex.quote(text)} > {shlex.quote(path)}")

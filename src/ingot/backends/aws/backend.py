@@ -13,10 +13,12 @@ from ingot.backends.aws import tags
 from ingot.backends.aws.cloud import Cloud
 from ingot.backends.aws.hosts import InstanceHost
 from ingot.backends.aws.images import AmiStore
+from ingot.backends.aws.imports import AwsImporter
 from ingot.backends.aws.instances import KIND, Instances
 from ingot.backends.aws.layers import SnapshotLayers
 from ingot.backends.aws.publish import AwsPublisher
 from ingot.backends.aws.shape import SHAPE, TargetShape
+from ingot.backends.aws.snapshot import KIND as UPLOAD
 from ingot.backends.aws.source import Finder
 from ingot.errors import UsageError
 from ingot.model.digest import short
@@ -36,8 +38,8 @@ class AwsBackend:
     settings: TargetShape
     directory: Path
     """The run's own folder."""
-    locked: Path
-    """Where locks on layers are: they hold between the runs of this computer."""
+    state: Path
+    """What outlives a run on this computer: locks on layers, what is known of uploads."""
 
     @property
     def name(self) -> str:
@@ -72,6 +74,13 @@ class AwsBackend:
         return Finder(cloud=self.cloud)
 
     @property
+    def importer(self) -> AwsImporter:
+        """Takes in disks that were made on this computer."""
+        return AwsImporter(
+            cloud=self.cloud, settings=self.settings, store=self.images, folder=self.state / "uploads"
+        )
+
+    @property
     def publisher(self) -> AwsPublisher | None:
         """Copies, shares and names images, where the target asks for any of that."""
         wanted = self.settings
@@ -98,13 +107,15 @@ class AwsBackend:
         waiting = Warned(
             message=f"another build makes the layer {short(key)}; waiting for it", hint="its result is reused"
         )
-        path = self.locked / f"{key.removeprefix('sha256:')}.lock"
+        path = self.state / "locks" / f"{key.removeprefix('sha256:')}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with locks.lock(path, cancel=cancel, on_wait=lambda: emit(waiting)):
             yield
 
     def resource(self, kind: str) -> Resource:
-        """What deletes a dead run's instances. Raises KeyError for a kind that is not ours."""
+        """What deletes a dead run's instances and uploads. Raises KeyError for a kind that is not ours."""
+        if kind == UPLOAD:
+            return self.importer.snapshots()
         return {KIND: Instances(cloud=self.cloud, settings=self.settings, keys=self.directory / "aws")}[kind]
 
     def strays(self, *, older_than: Seconds) -> Iterator[tuple[str, str]]:
@@ -136,6 +147,4 @@ def open_backend(settings: BackendSettings) -> AwsBackend:
         )
     pause = Seconds(float(os.environ.get("AWS_POLL_DELAY_SECONDS", "1")))
     cloud = Cloud(region, profile=shape.profile, pause=pause)
-    return AwsBackend(
-        cloud=cloud, settings=shape, directory=settings.directory, locked=settings.state / "aws" / "locks"
-    )
+    return AwsBackend(cloud=cloud, settings=shape, directory=settings.directory, state=settings.state / "aws")

@@ -32,7 +32,7 @@ class AmiStore:
         """The AMIs of ours that bear all these labels."""
         wanted: dict[str, str] = {f"tag:{key}": value for key, value in tags.label_tags(labels).items()}
         for found in self._ours({"tag-key": _IMAGE, **wanted}):
-            yield self._image(found)
+            yield self.image(found)
 
     def register(self, layer: LayerRef, name: str, *, arch: str, labels: Mapping[str, str]) -> Image:
         """An AMI of a sealed snapshot, available. The same layer under the same name again gives the AMI there is.
@@ -51,7 +51,7 @@ class AmiStore:
             ami = self._register(layer, name, arch, labels, tags.traits(told))
         else:
             ami = str(known["ImageId"])
-        return self._image(await_image(self.cloud, ami, cancel=Flag()))
+        return self.image(await_image(self.cloud, ami, cancel=Flag()))
 
     def found(self, content: ContentId, name: str, *, region: str = "") -> Iterator[Mapping[str, Any]]:
         """The AMIs of this disk and name, as EC2 describes them."""
@@ -118,7 +118,8 @@ class AmiStore:
             "describe_images", "Images", region=region, Owners=["self"], Filters=tags.filters(wanted)
         )
 
-    def _image(self, found: Mapping[str, Any]) -> Image:
+    def image(self, found: Mapping[str, Any]) -> Image:
+        """An AMI of ours, from what EC2 tells of it."""
         told = tags.values(found)
         root: Mapping[str, Any] = next(
             (

@@ -209,6 +209,11 @@ class TargetShape(_Model):
     )
     encrypt: bool = Field(default=False, description="Encrypt the image's snapshots.")
     kms_key: str = Field(default="", description="The key that encrypts them; EBS's own otherwise.")
+    leave_out_zeros: bool = Field(
+        default=False,
+        description="Do not send blocks of zeros of an imported disk, where no encryption is in the way: an encrypted "
+        "copy of such a snapshot would hold noise there.",
+    )
     boot_mode: Literal["legacy-bios", "uefi", "uefi-preferred"] | None = Field(
         default=None, description="How the image boots; as its source does where nothing is said."
     )

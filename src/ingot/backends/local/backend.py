@@ -40,7 +40,7 @@ class LocalBackend:
 
     name = "local"
     location = LOCATION
-    finder = publisher = None
+    finder = importer = publisher = None
 
     def __init__(
         self, folder: Path, *, kinds: Mapping[str, MachineKind], store: Store, make_base: MakeBase

@@ -120,6 +120,10 @@ class MemoryBackend:
         return None
 
     @property
+    def importer(self) -> None:
+        return None
+
+    @property
     def publisher(self) -> None:
         return None
 
