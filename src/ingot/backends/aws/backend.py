@@ -14,7 +14,7 @@ from ingot.backends.aws.cloud import Cloud
 from ingot.backends.aws.hosts import InstanceHost
 from ingot.backends.aws.images import AmiStore
 from ingot.backends.aws.imports import AwsImporter
-from ingot.backends.aws.instances import KIND, Instances
+from ingot.backends.aws.instances import KIND, PARTS, Instances
 from ingot.backends.aws.layers import SnapshotLayers
 from ingot.backends.aws.publish import AwsPublisher
 from ingot.backends.aws.shape import SHAPE, TargetShape
@@ -119,19 +119,24 @@ class AwsBackend:
         return {KIND: Instances(cloud=self.cloud, settings=self.settings, keys=self.directory / "aws")}[kind]
 
     def strays(self, *, older_than: Seconds) -> Iterator[tuple[str, str]]:
-        """Tokens on things in this account and region, found without a journal."""
+        """Tokens of instances, and uploads that nobody completed, in this account and region, without a journal."""
         wanted = tags.filters({"key": [tags.TOKEN, tags.MADE]})
-        told: dict[str, dict[str, str]] = {}
+        told: dict[tuple[str, str], dict[str, str]] = {}
         for tag in self.cloud.list("describe_tags", "Tags", Filters=wanted):
-            told.setdefault(tag["ResourceId"], {})[tag["Key"]] = tag["Value"]
+            told.setdefault((tag["ResourceType"], tag["ResourceId"]), {})[tag["Key"]] = tag["Value"]
         latest = tags.when(time.time() - older_than)
-        tokens = {
-            one[tags.TOKEN] for one in told.values() if tags.TOKEN in one and one.get(tags.MADE, "") <= latest
+        old = {
+            thing: one[tags.TOKEN]
+            for thing, one in told.items()
+            if tags.TOKEN in one and one.get(tags.MADE, "") <= latest
         }
         instances = Instances(cloud=self.cloud, settings=self.settings, keys=self.directory / "aws")
-        for token in sorted(tokens):
+        for token in sorted({token for (kind, _), token in old.items() if kind in PARTS}):
             if instances.find(Token(token)):  # what has ended keeps its tags for a while
                 yield KIND, token
+        uploads = [name for kind, name in old if kind == "snapshot"]
+        for name in self.layers.unfinished(sorted(uploads)):
+            yield UPLOAD, name
 
 
 def open_backend(settings: BackendSettings) -> AwsBackend:

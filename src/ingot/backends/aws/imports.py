@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,7 @@ class AwsImporter:
             tags.CONTENT: image.digest,
             tags.SEALED: "yes",
             tags.SCANNED: "yes",
+            tags.MADE: tags.when(time.time()),
             "Name": f"{labels.get('project', 'ingot')}/{image.name}",
         }
         encrypts = settings.encrypt or bool(settings.kms_key)

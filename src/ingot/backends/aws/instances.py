@@ -19,6 +19,8 @@ from ingot.ports import MachineSpec, Token
 from ingot.system.waits import Flag
 
 KIND = "aws.instance"
+PARTS = frozenset({"instance", "volume", "image", "key-pair", "security-group"})
+"""What bears an instance's token, as EC2 calls the kinds."""
 _ENDING = Seconds(900.0)
 _TYPES = {
     "x86_64": ("c7i.large", "m7i.large", "c6i.large", "m6i.large"),
@@ -120,6 +122,7 @@ class Instances:
             for tag in self.cloud.list(
                 "describe_tags", "Tags", Filters=tags.filters({"key": tags.TOKEN, "value": token})
             )
+            if tag["ResourceType"] in PARTS
         ]
         instances = [name for kind, name in found if kind == "instance"]
         gone = set(instances) - set(self._living(instances))

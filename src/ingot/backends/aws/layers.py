@@ -44,6 +44,12 @@ class SnapshotLayers:
         for snapshot in self._snapshots({"tag-key": tags.KEY, "status": "completed"}):
             yield StoredLayer(ref=tags.layer(snapshot), last_used=snapshot["StartTime"], leased=False)
 
+    def unfinished(self, names: Sequence[str]) -> Iterator[str]:
+        """Those of these snapshots that are not complete."""
+        if names:
+            wanted = {"snapshot-id": list(names), "status": ["pending", "error"]}
+            yield from (str(one["SnapshotId"]) for one in self._snapshots(wanted))
+
     def drop(self, ref: LayerRef) -> None:
         """Removes a snapshot. Raises RefusedError for one that an AMI stands on."""
         try:
