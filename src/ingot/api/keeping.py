@@ -71,10 +71,11 @@ def image_uses(catalog: Catalog) -> dict[ContentId, ImageUse]:
 
 
 def forget(catalog: Catalog, backend: Backend, content: ContentId) -> None:
-    """Takes every image of this content out of the catalog and its backend."""
+    """Takes every image of this content at this place out of the catalog and the backend; copies elsewhere stay."""
+    place = (backend.name, backend.location)
     for project in catalog.projects():
         for entry in catalog.images(project):
-            if entry.digest == content:
+            if entry.digest == content and (entry.backend, entry.location) == place:
                 catalog.forget(entry)
     for image in list(backend.images.list({})):
         if image.digest == content:
