@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from ingot.api import adapters
 from ingot.api.looking import newest
-from ingot.errors import CancelledError, IngotError, RefusedError
+from ingot.errors import CancelledError, IngotError, RefusedError, UsageError
 from ingot.model.events import Emit, ResourceClosed, Warned
+from ingot.model.plan import ContentId, LayerKey
 from ingot.model.units import Bytes, Seconds
 from ingot.model.views import Dropped, Garbage
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ingot.api.workspace import Workspace
     from ingot.engine.sweep import Swept
     from ingot.lifecycle.gc import Drop, ImageUse
-    from ingot.model.plan import ContentId
     from ingot.model.views import SeenRun
     from ingot.ports import Backend, Cancel
     from ingot.stores.catalog import Catalog
@@ -27,22 +27,23 @@ if TYPE_CHECKING:
 def garbage(
     workspace: Workspace,
     *,
+    target: str,
     max_size: Bytes | None,
     older_than: Seconds | None,
     dry_run: bool,
     emit: Emit,
 ) -> Garbage:
-    """Decides which layers of the local store and which old runs go, and removes them unless `dry_run`."""
+    """Decides which layers of the local store, or of a target's place, and which old runs go, and removes them unless
+    `dry_run`."""
     from ingot.lifecycle import gc
     from ingot.stores.catalog import Catalog
 
-    backend = adapters.open_backend(
-        workspace, "local", options={}, directory=workspace.state.runs, project=False
-    )
+    backend = _place(workspace, target)
     now = datetime.now(UTC)
     with Catalog(workspace.state.catalog) as catalog:
         layers = tuple(backend.layers.layers())
-        view = gc.View(now=now, layers=layers, images=image_uses(catalog))
+        keep = newest_layers(catalog, backend) if target else frozenset[LayerKey]()
+        view = gc.View(now=now, layers=layers, images=image_uses(catalog), keep=keep)
         drops = gc.decide(view, max_bytes=max_size, older_than=older_than)
         runs = gc.old_runs(workspace.state.runs, now=now)
         if not dry_run:
@@ -56,6 +57,29 @@ def garbage(
             drops = gone
     kept = sum(layer.ref.size for layer in layers) - sum(drop.ref.size for drop in drops)
     return Garbage(drops=tuple(_dropped(drop) for drop in drops), runs=runs, kept=Bytes(kept))
+
+
+def _place(workspace: Workspace, target: str) -> Backend:
+    """The backend of a target; this computer's own, which needs no definition, without one."""
+    if not target:
+        return adapters.open_backend(
+            workspace, "local", options={}, directory=workspace.state.runs, project=False
+        )
+    known = workspace.definition.targets
+    if target not in known:
+        raise UsageError(f"there is no target {target!r}", hint=f"there are: {', '.join(known)}")
+    return adapters.open_backend(
+        workspace, known[target].backend, options=known[target].options, directory=workspace.state.runs
+    )
+
+
+def newest_layers(catalog: Catalog, backend: Backend) -> frozenset[LayerKey]:
+    """The layers of the newest versions of all images at this place, where none tells what it was made on."""
+    entries = [entry for project in catalog.projects() for entry in catalog.images(project)]
+    here = (backend.name, backend.location)
+    ours = [entry for entry in newest(entries) if (entry.backend, entry.location) == here]
+    manifests = (catalog.manifest(entry.digest) for entry in ours)
+    return frozenset(layer.key for manifest in manifests if manifest for layer in manifest.layers)
 
 
 def image_uses(catalog: Catalog) -> dict[ContentId, ImageUse]:

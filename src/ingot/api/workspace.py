@@ -354,15 +354,21 @@ class Workspace:
     def gc(
         self,
         *,
+        target: str = "",
         max_size: Bytes | None = None,
         older_than: Seconds | None = None,
         dry_run: bool = False,
         emit: Emit = ignore,
     ) -> Garbage:
-        """Removes layers that nothing needs: of the newest images never one. `max_size` caps what all layers take."""
+        """Removes layers that nothing needs: of the newest images never one. `max_size` caps what all layers take.
+
+        Of this computer's store, or where a `target` keeps its own.
+        """
         from ingot.api import keeping
 
-        return keeping.garbage(self, max_size=max_size, older_than=older_than, dry_run=dry_run, emit=emit)
+        return keeping.garbage(
+            self, target=target, max_size=max_size, older_than=older_than, dry_run=dry_run, emit=emit
+        )
 
     def sweep(self, names: Sequence[str] = (), *, dry_run: bool = False, emit: Emit = ignore) -> Swept:
         """Removes what dead runs left: all of them, or those named. Raises RefusedError for one that is alive."""

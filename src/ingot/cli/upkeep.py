@@ -18,8 +18,11 @@ from ingot.model.units import Seconds, parse_bytes, parse_seconds
     "--max-size", metavar="SIZE", default="", help="Until the layers take at most so much: `20GiB`."
 )
 @click.option("--older-than", metavar="AGE", default="", help="Layers unused for so long: `30d`.")
+@click.option(
+    "--target", metavar="TARGET", default="", help="Where a target keeps its layers: a cloud's snapshots."
+)
 @click.pass_obj
-def gc_command(options: Options, max_size: str, older_than: str) -> None:
+def gc_command(options: Options, max_size: str, older_than: str, target: str) -> None:
     """Remove layers that nothing needs, the longest unused first.
 
     Layers of the newest version of an image, and layers in use at this moment, always stay.
@@ -28,12 +31,12 @@ def gc_command(options: Options, max_size: str, older_than: str) -> None:
     age = quantity("--older-than", older_than, parse_seconds)
     session = Session(options)
     columns = session.screen.columns
-    found = session.workspace.gc(max_size=size, older_than=age, dry_run=True)
+    found = session.workspace.gc(target=target, max_size=size, older_than=age, dry_run=True)
     nothing = not found.drops and not found.runs
     if not options.dry_run and not nothing:
         session.agree("Remove these layers?", shown=answers.garbage(found, done=False, columns=columns))
         with session.working() as (emit, _):
-            found = session.workspace.gc(max_size=size, older_than=age, emit=emit)
+            found = session.workspace.gc(target=target, max_size=size, older_than=age, emit=emit)
     session.answer(found, answers.garbage(found, done=not options.dry_run, columns=columns))
 
 
