@@ -140,7 +140,7 @@ def _target(name: str, node: Node, place: Place, problems: list[Problem], shape_
         options=options,
         build=model.build,
         location=shape.location(options) if shape else "",
-        checkpoints=shape.checkpoints if shape and model.build == "native" else None,
+        checkpoints=shape.checkpoints(options) if shape and model.build == "native" else None,
         place=place,
     )
 

@@ -14,6 +14,7 @@ from ingot.engine.run import Run
 from ingot.engine.sharing import Wanted, pull
 from ingot.engine.trace import point
 from ingot.engine.work import OnError, Work
+from ingot.model.definition import CloudBase
 from ingot.model.events import BuildFinished, BuildStarted, Emit, ImageRegistered
 from ingot.model.image import Image, LayerRef
 from ingot.model.plan import LayerKey, Plan
@@ -132,7 +133,10 @@ def _pile(
         found = None
         if index == 0 or plan.layers[index - 1].keep:
             baton.take(key)
-            found = None if key in anew else backend.layer(key)  # somebody else may have made it meanwhile
+            made = index > 0 or not isinstance(plan.base.source, CloudBase)  # an image of a cloud is no layer
+            found = (
+                backend.layer(key) if made and key not in anew else None
+            )  # somebody may have made it meanwhile
         if found and _stands_on(found, top):
             top = records.reused(index, found)
         elif top is None:

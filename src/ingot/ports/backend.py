@@ -97,9 +97,8 @@ class Shape(Protocol):
         """What a base is there."""
         ...
 
-    @property
-    def checkpoints(self) -> int | None:
-        """How many layers of a build are kept beside the last one; None for all of them."""
+    def checkpoints(self, options: Mapping[str, object]) -> int | None:
+        """How many layers of a build such a target keeps beside the last one; None for all of them."""
         ...
 
     def location(self, options: Mapping[str, object]) -> str:

@@ -119,10 +119,16 @@ class Cloud:
         what: str,
         deadline: Seconds,
         cancel: Cancel,
+        fresh: bool = False,
         emit: Emit = ignore,
         subject: str = "",
     ) -> T:
-        """The first answer of `probe` that is not None; see `waits.poll`."""
+        """The first answer of `probe` that is not None; see `waits.poll`.
+
+        What is `fresh`, only just asked for, is not looked at at once: it never is there yet.
+        """
+        if fresh:
+            cancel.wait(self.pause)
         return poll(
             probe,
             what=what,
@@ -135,7 +141,14 @@ class Cloud:
 
 
 def await_image(
-    cloud: Cloud, ami: str, *, region: str = "", cancel: Cancel, emit: Emit = ignore, subject: str = ""
+    cloud: Cloud,
+    ami: str,
+    *,
+    region: str = "",
+    fresh: bool = True,
+    cancel: Cancel,
+    emit: Emit = ignore,
+    subject: str = "",
 ) -> Answer:
     """An AMI as EC2 describes it, once it is available. Raises BackendError for one that could not be made."""
     where = region or cloud.region
@@ -160,6 +173,7 @@ def await_image(
         what=f"the AMI {ami} in {where}",
         deadline=_LONG,
         cancel=cancel,
+        fresh=fresh,
         emit=emit,
         subject=subject,
     )

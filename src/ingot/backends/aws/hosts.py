@@ -55,6 +55,8 @@ class InstanceHost:
     """The run's folder for keys and for what OpenSSH reads."""
     users: dict[str, str] = field(default_factory=dict)
     """Who logs in, by the AMI that an instance came from."""
+    attached: dict[str, Instance] = field(default_factory=dict)
+    """Instances that were reached before."""
 
     @property
     def own_kind(self) -> Literal["instance"]:
@@ -80,6 +82,7 @@ class InstanceHost:
             ref=ami,
             size=disk,
             created=str(image.get("CreationDate", "")),
+            labels={tags.ROOT: str(image["RootDeviceName"])},
         )
 
     def machine(self, spec: MachineSpec) -> Instances:
@@ -87,7 +90,7 @@ class InstanceHost:
         ref = spec.parent.ref
         size = -(-int(spec.parent.size) // tags.GIB)
         if ref.startswith(_AMI):
-            start = Source(image=ref, size=size)
+            start = Source(image=ref, size=size, traits=spec.parent.labels)
         elif spec.purpose == "look" and (ami := self._ami_of(spec.parent)):
             start = Source(image=ami, size=size)
         else:
@@ -103,6 +106,9 @@ class InstanceHost:
 
     def attach(self, ref: str, *, emit: Emit, cancel: Cancel) -> Instance:
         """The instance, once it runs, answers over SSH and its system has started."""
+        known = self.attached.get(ref)
+        if known and not ssh.run(known.ssh, ["true"], timeout=_PATIENCE, cancel=cancel, check=False).code:
+            return known
         found = self._running(ref, emit=emit, cancel=cancel)
         door = self._door(found)
         outer = login.outer(ref, door)
@@ -122,7 +128,8 @@ class InstanceHost:
         expires = tags.values(found).get(tags.EXPIRES)
         if expires:  # a timer does not outlive a reboot
             self._halt_at(inner, datetime.fromisoformat(expires).timestamp())
-        return Instance(ref=ref, id=found["InstanceId"], ssh=inner)
+        self.attached[ref] = Instance(ref=ref, id=found["InstanceId"], ssh=inner)
+        return self.attached[ref]
 
     def keep(self, ref: str, until: float) -> None:
         """The instance stays as it is, for it does not live here; it ends itself then."""
@@ -186,10 +193,10 @@ class InstanceHost:
         assert isinstance(machine, Instance)
         cancel.check()
         if sealed:
-            self._stop(machine.id, cancel=cancel)
+            found = self._stop(machine.id, cancel=cancel)
         else:
             ssh.run(machine.ssh, ["sync"], timeout=_PATIENCE, cancel=cancel)
-        found = self._described(machine.ref)
+            found = self._described(machine.ref)
         content = ContentId(digest({"snapshot": uuid.uuid4().hex}))
         told = {
             **self.settings.tags,
@@ -212,10 +219,11 @@ class InstanceHost:
         )
         return tags.layer({**made, "Tags": tags.tags(told)})
 
-    def _stop(self, instance: str, *, cancel: Cancel) -> None:
+    def _stop(self, instance: str, *, cancel: Cancel) -> dict[str, Any]:
+        """Stops it; what EC2 then tells of it."""
         self.cloud.ask("stop_instances", InstanceIds=[instance])
 
-        def stopped() -> bool | None:
+        def stopped() -> dict[str, Any] | None:
             found = self._instances(tags.filters({"instance-id": instance}))
             state = found[0]["State"]["Name"] if found else "terminated"
             if state == "terminated":
@@ -223,9 +231,11 @@ class InstanceHost:
                     f"the instance {instance} has ended while it was to be stopped",
                     hint="build again: finished layers are kept",
                 )
-            return True if state == "stopped" else None
+            return found[0] if state == "stopped" else None
 
-        self.cloud.wait(stopped, what="the instance to stop", deadline=_STOP, cancel=cancel)
+        return self.cloud.wait(
+            stopped, what="the instance to stop", deadline=_STOP, cancel=cancel, fresh=True
+        )
 
     def _running(self, ref: str, *, emit: Emit, cancel: Cancel) -> dict[str, Any]:
         began = time.monotonic()
@@ -241,7 +251,9 @@ class InstanceHost:
                 raise _ended(found[0])
             return found[0] if state == "running" else None
 
-        return self.cloud.wait(runs, what="the instance to run", deadline=_LAUNCH, cancel=cancel, emit=emit)
+        return self.cloud.wait(
+            runs, what="the instance to run", deadline=_LAUNCH, cancel=cancel, fresh=True, emit=emit
+        )
 
     def _instances(self, filters: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         found = self.cloud.list("describe_instances", "Reservations", Filters=list(filters))

@@ -49,9 +49,10 @@ class AmiStore:
         if known is None:
             told = tags.values(await_snapshot(self.cloud, layer.ref, cancel=Flag()))
             ami = self._register(layer, name, arch, labels, tags.traits(told))
-        else:
-            ami = str(known["ImageId"])
-        return self.image(await_image(self.cloud, ami, cancel=Flag()))
+            known = await_image(self.cloud, ami, cancel=Flag())
+        elif known["State"] != "available":
+            known = await_image(self.cloud, str(known["ImageId"]), cancel=Flag())
+        return self.image(known)
 
     def found(self, content: ContentId, name: str, *, region: str = "") -> Iterator[Mapping[str, Any]]:
         """The AMIs of this disk and name, as EC2 describes them."""

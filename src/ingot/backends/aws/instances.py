@@ -72,14 +72,15 @@ class Instances:
                 hint="write a larger `disk`",
             )
         marks = self._marks(token)
-        where = place.find_place(self.cloud, self.settings)
+        named = self.settings.subnet or self.settings.subnet_filters
+        where = place.find_place(self.cloud, self.settings) if named else place.Place()
+        groups = list(self.settings.security_groups) or [self._group(token, where.vpc, marks)]
         self.cloud.ask(
             "import_key_pair",
             KeyName=token,
             PublicKeyMaterial=(login.own_key(self.keys) + "\n").encode(),
             TagSpecifications=tags.specification(["key-pair"], marks),
         )
-        groups = list(self.settings.security_groups) or [self._group(token, where.vpc, marks)]
         image = self.source.image or self._image(token, marks)
         self._launch(token, self._request(token, image, groups, where, marks))
         return token
@@ -91,7 +92,7 @@ class Instances:
     def delete(self, ref: str) -> None:
         """Ends the instance, waits until it has ended, and removes what it needed."""
         things: dict[str, list[str]] = {}
-        for kind, name in self._things(Token(ref)):
+        for kind, name in self._marked(Token(ref)):
             things.setdefault(kind, []).append(name)
         if things.get("instance"):
             self._end(things["instance"])
@@ -115,15 +116,18 @@ class Instances:
             "Name": token,
         }
 
-    def _things(self, token: Token) -> Iterator[tuple[str, str]]:
-        """(kind, id) of what bears the token; an instance that has ended is no thing any more."""
-        found = [
+    def _marked(self, token: Token) -> list[tuple[str, str]]:
+        """(kind, id) of what bears the token; an instance that has ended does so for a while."""
+        wanted = tags.filters({"key": tags.TOKEN, "value": token})
+        return [
             (str(tag["ResourceType"]), str(tag["ResourceId"]))
-            for tag in self.cloud.list(
-                "describe_tags", "Tags", Filters=tags.filters({"key": tags.TOKEN, "value": token})
-            )
+            for tag in self.cloud.list("describe_tags", "Tags", Filters=wanted)
             if tag["ResourceType"] in PARTS
         ]
+
+    def _things(self, token: Token) -> Iterator[tuple[str, str]]:
+        """What of that is there."""
+        found = self._marked(token)
         instances = [name for kind, name in found if kind == "instance"]
         gone = set(instances) - set(self._living(instances))
         yield from (one for one in found if one[1] not in gone)
@@ -239,6 +243,7 @@ class Instances:
             what="the instance to end",
             deadline=_ENDING,
             cancel=Flag(),
+            fresh=True,
         )
 
     def _remove_group(self, group: str) -> None:

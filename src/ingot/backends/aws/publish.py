@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ingot.backends.aws import tags
-from ingot.backends.aws.cloud import Cloud, await_image
+from ingot.backends.aws.cloud import Answer, Cloud, await_image
 from ingot.backends.aws.images import AmiStore
 from ingot.backends.aws.shape import CopyShape, TargetShape
 from ingot.model.digest import digest
@@ -29,6 +29,21 @@ _GRANTS = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Ami:
+    """An image with what EC2 tells of it."""
+
+    image: Image
+    found: Answer
+
+    @property
+    def volumes(self) -> Iterator[Mapping[str, Any]]:
+        """Its volumes that are made from snapshots."""
+        for mapping in self.found.get("BlockDeviceMappings", ()):
+            if mapping.get("Ebs", {}).get("SnapshotId"):
+                yield mapping["Ebs"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AwsPublisher:
     """Implements `ports.Publisher`."""
 
@@ -38,23 +53,28 @@ class AwsPublisher:
 
     def publish(self, image: Image, *, subject: str, emit: Emit, cancel: Cancel) -> tuple[Image, ...]:
         """Copies to all regions at once, then shares and names the image and each copy."""
-        name = str(self._described(image.location, image.ref)["Name"])
-        begun = [self._copy(image, name, wanted) for wanted in self.settings.copy_to]
-        copies = tuple(self._await(one, subject=subject, emit=emit, cancel=cancel) for one in begun)
-        for one in (image, *copies):
+        found = await_image(self.cloud, image.ref, region=image.location, fresh=False, cancel=cancel)
+        source = _Ami(image=image, found=found)
+        begun = [self._copy(source, wanted) for wanted in self.settings.copy_to]
+        copies = [
+            self._await(one, fresh=fresh, subject=subject, emit=emit, cancel=cancel) for one, fresh in begun
+        ]
+        for one in (source, *copies):
             self._share(one)
-            self._keep(one)
-            self._name(one)
-        return copies
+            self._keep(one.image)
+            self._name(one.image)
+        return tuple(one.image for one in copies)
 
-    def _copy(self, image: Image, name: str, wanted: CopyShape) -> Image:
-        """A copy that was begun; the same request again gives the same copy."""
+    def _copy(self, source: _Ami, wanted: CopyShape) -> tuple[Image, bool]:
+        """A copy, and whether it was begun only now; the same request again gives the same copy."""
+        image = source.image
         known = next(self.store.found(image.digest, image.name, region=wanted.region), None)
+        fresh = known is None
         if known is None:
-            source = tags.values(self._described(image.location, image.ref))
-            ours = {key: value for key, value in source.items() if not key.startswith("aws:")}
+            told = tags.values(source.found)
+            ours = {key: value for key, value in told.items() if not key.startswith("aws:")}
             request: dict[str, Any] = {
-                "Name": name,
+                "Name": source.found["Name"],
                 "SourceImageId": image.ref,
                 "SourceRegion": image.location,
                 "ClientToken": digest([image.ref, wanted.region]).removeprefix("sha256:"),
@@ -68,23 +88,23 @@ class AwsPublisher:
             if wanted.kms_key:
                 request["KmsKeyId"] = wanted.kms_key
             known = self.cloud.ask("copy_image", region=wanted.region, **request)
-        return replace(image, location=wanted.region, ref=str(known["ImageId"]))
+        return replace(image, location=wanted.region, ref=str(known["ImageId"])), fresh
 
-    def _await(self, copy: Image, *, subject: str, emit: Emit, cancel: Cancel) -> Image:
+    def _await(self, copy: Image, *, fresh: bool, subject: str, emit: Emit, cancel: Cancel) -> _Ami:
         found = await_image(
-            self.cloud, copy.ref, region=copy.location, cancel=cancel, emit=emit, subject=subject
+            self.cloud,
+            copy.ref,
+            region=copy.location,
+            fresh=fresh,
+            cancel=cancel,
+            emit=emit,
+            subject=subject,
         )
-        return replace(copy, created=str(found.get("CreationDate", "")))
+        return _Ami(image=replace(copy, created=str(found.get("CreationDate", ""))), found=found)
 
-    def _described(self, region: str, ami: str) -> Mapping[str, Any]:
-        found: Sequence[Mapping[str, Any]] = self.cloud.ask("describe_images", region=region, ImageIds=[ami])[
-            "Images"
-        ]
-        return found[0] if found else {}
-
-    def _share(self, image: Image) -> None:
+    def _share(self, ami: _Ami) -> None:
         """Launch permissions, and for accounts those on the snapshots too: without them an account cannot copy it."""
-        share = self.settings.share
+        share, image = self.settings.share, ami.image
         who: list[dict[str, str]] = [
             *({"UserId": one} for one in share.accounts),
             *({"OrganizationArn": one} for one in share.organizations),
@@ -98,7 +118,7 @@ class AwsPublisher:
             ImageId=image.ref,
             LaunchPermission={"Add": who},
         )
-        for volume in self._volumes(image):
+        for volume in ami.volumes:
             if share.accounts:
                 self.cloud.ask(
                     "modify_snapshot_attribute",
@@ -127,11 +147,6 @@ class AwsPublisher:
                 Operations=list(_GRANTS),
                 Name=f"ingot-{account}",  # the same name and grantee again is the same grant
             )
-
-    def _volumes(self, image: Image) -> Iterator[Mapping[str, Any]]:
-        for mapping in self._described(image.location, image.ref).get("BlockDeviceMappings", ()):
-            if mapping.get("Ebs", {}).get("SnapshotId"):
-                yield mapping["Ebs"]
 
     def _keep(self, image: Image) -> None:
         """Until when it is offered, and that nobody deregisters it by mistake."""

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ingot.model.units import parse_seconds
 
 CHECKPOINTS = 4
-"""Layers that a build keeps beside the sealed one: each is a snapshot that costs money."""
+"""Layers that a build keeps beside the sealed one where nothing is said: each is a snapshot that costs money."""
 
 
 class Wrong(ValueError):  # noqa: N818 -- said of a value, and told with its place by whoever reads it
@@ -207,6 +207,10 @@ class TargetShape(_Model):
     build_volume: VolumeShape = Field(
         default=VolumeShape(iops=6000, throughput=500), description="The root volume while building."
     )
+    checkpoints: Annotated[int, Field(ge=0, le=20)] = Field(
+        default=CHECKPOINTS,
+        description="How many layers of a build are kept as snapshots beside the last one, for later builds to start from.",
+    )
     encrypt: bool = Field(default=False, description="Encrypt the image's snapshots.")
     kms_key: str = Field(default="", description="The key that encrypts them; EBS's own otherwise.")
     leave_out_zeros: bool = Field(
@@ -262,7 +266,10 @@ class _Shape:
 
     target = TargetShape
     base = BaseShape
-    checkpoints = CHECKPOINTS
+
+    def checkpoints(self, options: Mapping[str, Any]) -> int:
+        """As many as the target says."""
+        return int(options.get("checkpoints", CHECKPOINTS))
 
     def location(self, options: Mapping[str, Any]) -> str:
         """The region: the target's own, or as boto3 finds it; "" where nothing says it, or boto3 is not installed."""
