@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ingot.ports.backend import Backend, BackendSettings, OpenBackend, Shape, ShapeOf
 from ingot.ports.basics import Cancel, Clock, Holder, Resource, Token, Tree
+from ingot.ports.doctor import Doctor, Wanted
 from ingot.ports.machines import Finding, HostKind, Machine, MachineHost, MachineSpec, Needle, SshAccess
 from ingot.ports.steps import Inventory, Provisioner
 from ingot.ports.stores import BaseFinder, Exporter, FoundBase, ImageStore, LayerStore, Publisher, StoredLayer
@@ -19,6 +20,7 @@ __all__ = [
     "BaseFinder",
     "Cancel",
     "Clock",
+    "Doctor",
     "Exporter",
     "Finding",
     "FoundBase",
@@ -44,4 +46,5 @@ __all__ = [
     "StoredLayer",
     "Token",
     "Tree",
+    "Wanted",
 ]

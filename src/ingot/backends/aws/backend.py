@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ingot.backends.aws import tags
 from ingot.backends.aws.cloud import Cloud
+from ingot.backends.aws.doctor import AwsDoctor
 from ingot.backends.aws.hosts import InstanceHost
 from ingot.backends.aws.images import AmiStore
 from ingot.backends.aws.instances import KIND, Instances
@@ -26,6 +27,8 @@ from ingot.model.plan import LayerKey
 from ingot.model.units import Seconds
 from ingot.ports import BackendSettings, Cancel, Resource, Token
 from ingot.system import locks
+
+_HASTE = Seconds(8.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +83,14 @@ class AwsBackend:
         if not any((*asked, wanted.parameter, wanted.deprecate_after, wanted.protect)):
             return None
         return AwsPublisher(cloud=self.cloud, settings=wanted, store=self.images)
+
+    @property
+    def doctor(self) -> AwsDoctor:
+        """Looks at the account and the region; it does not wait long for either."""
+        hasty = Cloud(
+            self.cloud.region, profile=self.settings.profile, pause=self.cloud.pause, patience=_HASTE
+        )
+        return AwsDoctor(cloud=hasty, settings=self.settings)
 
     def layer(self, key: LayerKey) -> LayerRef | None:
         """The layer of this key, or None."""
