@@ -9,7 +9,7 @@ from ingot.backends.aws import source as sources
 from ingot.backends.aws import tags
 from ingot.backends.aws.exam import Exam, found
 from ingot.backends.aws.place import find_place
-from ingot.backends.aws.trouble import DENIED
+from ingot.backends.aws.trouble import DENIED, action
 from ingot.errors import BackendError, IngotError, RefusedError
 from ingot.model.definition import CloudBase
 from ingot.model.diagnosis import Diagnosis
@@ -30,7 +30,7 @@ def source(exam: Exam) -> Iterator[Diagnosis]:
         if not (exam.settings.user or _user(one) or sources.guess_user(str(image.get("Name", "")))):
             who = f"it is not known who logs in to instances of {ami} ({image.get('Name', '')})"
             yield found("source", "bad", who, "set `user` on the target")
-        size = max((_root_size(image), 0))
+        size = _root_size(image)
         if size * tags.GIB > one.base.disk:
             large = f"{ami} has a disk of {size} GiB, and the target's is {format_bytes(one.base.disk)}"
             yield found("source", "bad", large, f"write `disk: {size} GiB` on the target, or more")
@@ -132,7 +132,7 @@ def permissions(exam: Exam) -> Iterator[Diagnosis]:
     for operation, request in _requests(exam, marks):
         refusal = _refused(exam, operation, request)
         if refusal is None:
-            allowed.append(operation)
+            allowed.append(action(operation))
             continue
         denied = refusal.facts.get("code") in DENIED
         hint = "`ingot doctor --policy` prints what to allow" if denied else refusal.hint

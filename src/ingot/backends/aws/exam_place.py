@@ -11,7 +11,7 @@ from ingot.backends.aws import place, tags
 from ingot.backends.aws.exam import Exam, found
 from ingot.backends.aws.place import find_place
 from ingot.errors import BackendError
-from ingot.model.diagnosis import Diagnosis
+from ingot.model.diagnosis import Diagnosis, State
 from ingot.system import process
 
 _QUOTAS = {
@@ -34,18 +34,20 @@ _AT_ONCE = 100
 def network(exam: Exam) -> Iterator[Diagnosis]:
     """The subnet, the way out of it, and for `access: public` the way in."""
     subnets = _subnets(exam)
-    told: list[Diagnosis] = []
+    wrong: dict[tuple[State, str, str], list[str]] = {}
     for subnet in subnets:
-        if not subnet["AvailableIpAddressCount"]:
-            free = "free some, or name another `subnet`"
-            told.append(found("network", "bad", f"{subnet['SubnetId']} has no free address", free))
-        told.extend(_ways(exam, subnet))
-    if told:
-        yield from told
-        return
-    named = ", ".join(str(one["SubnetId"]) for one in subnets)
-    default = "" if exam.settings.subnet or exam.settings.subnet_filters else ", of the default VPC"
-    yield found("network", "ok", f"{named}{default}: a way out is there")
+        for trouble in _wrong(exam, subnet):
+            wrong.setdefault(trouble, []).append(str(subnet["SubnetId"]))
+    for (state, message, hint), names in wrong.items():
+        yield found("network", state, f"{_several(names)}: {message}", hint)
+    if not wrong:
+        default = "" if exam.settings.subnet or exam.settings.subnet_filters else ", of the default VPC"
+        names = [str(one["SubnetId"]) for one in subnets]
+        yield found("network", "ok", f"{_several(names)}{default}: a way out is there")
+
+
+def _several(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} subnets ({names[0]}, …)"
 
 
 def _subnets(exam: Exam) -> Sequence[Mapping[str, Any]]:
@@ -65,51 +67,52 @@ def _subnets(exam: Exam) -> Sequence[Mapping[str, Any]]:
     return subnets
 
 
-def _ways(exam: Exam, subnet: Mapping[str, Any]) -> Iterator[Diagnosis]:
-    settings, name = exam.settings, subnet["SubnetId"]
-    gateway = _default_route(exam, subnet)
-    public = (
-        subnet.get("MapPublicIpOnLaunch", False) if settings.public_ip is None else bool(settings.public_ip)
-    )
-    inside = gateway.startswith("igw-") and public
-    if settings.access == "public" and not gateway.startswith("igw-"):
-        yield found(
-            "network",
+def _wrong(exam: Exam, subnet: Mapping[str, Any]) -> Iterator[tuple[State, str, str]]:
+    """What is wrong with a subnet, for the way in which instances are reached: state, message, hint."""
+    settings = exam.settings
+    if not subnet["AvailableIpAddressCount"]:
+        yield "bad", "no free address", "free some, or name another `subnet`"
+    given = settings.public_ip
+    public = bool(subnet.get("MapPublicIpOnLaunch") if given is None else given)
+    way = _default_route(exam, subnet)
+    gateway = way.startswith("igw-")
+    if settings.access == "public" and not gateway:
+        yield (
             "bad",
-            f"{name} has no route to an internet gateway, and `access: public` needs one",
+            "no route to an internet gateway, and `access: public` needs one",
             "name another `subnet`, or reach instances by `access: private` or `access: ssm`",
         )
     elif settings.access == "public" and not public:
-        yield found(
-            "network",
+        yield (
             "bad",
-            f"instances in {name} get no public address, and `access: public` needs one",
+            "instances get no public address, and `access: public` needs one",
             "write `public_ip: true` on the target",
         )
-    elif not gateway or (gateway.startswith("igw-") and not inside):
-        why = (
-            "no default route" if not gateway else "an internet gateway, but no public address for instances"
-        )
+    elif not way or (gateway and not public):
+        why = "an internet gateway, but no public address for instances" if way else "no default route"
         ssm = (
             ", and Session Manager needs one or its endpoints in the VPC" if settings.access == "ssm" else ""
         )
-        yield found(
-            "network",
+        yield (
             "warn",
-            f"{name} has {why}: steps fetch nothing from outside{ssm}",
+            f"{why}: steps fetch nothing from outside{ssm}",
             "route it through a NAT gateway, or write `public_ip: true`",
         )
 
 
 def _default_route(exam: Exam, subnet: Mapping[str, Any]) -> str:
-    """Where a subnet sends what is for the internet; "" for nowhere. Its own route table, or its VPC's main one."""
-    own = {"association.subnet-id": subnet["SubnetId"]}
-    main = {"vpc-id": subnet["VpcId"], "association.main": "true"}
-    for wanted in (own, main):
-        for table in exam.cloud.list("describe_route_tables", "RouteTables", Filters=tags.filters(wanted)):
-            routes = (one for one in table["Routes"] if one.get("DestinationCidrBlock") == "0.0.0.0/0")
-            return next((_target(one) for one in routes if one.get("State") != "blackhole"), "")
-    return ""
+    """Where a subnet sends what is for the internet, "" for nowhere: by its own route table, or its VPC's main one."""
+    of_vpc = tags.filters({"vpc-id": subnet["VpcId"]})
+    main = ""
+    for table in exam.cloud.list("describe_route_tables", "RouteTables", Filters=of_vpc):
+        routes = [one for one in table["Routes"] if one.get("DestinationCidrBlock") == "0.0.0.0/0"]
+        way = next((_target(one) for one in routes if one.get("State") != "blackhole"), "")
+        for association in table.get("Associations", ()):
+            if association.get("SubnetId") == subnet["SubnetId"]:
+                return way
+            if association.get("Main"):
+                main = way
+    return main
 
 
 def _target(route: Mapping[str, Any]) -> str:
@@ -175,7 +178,7 @@ def types(exam: Exam) -> Iterator[Diagnosis]:
                 )
         missing = [name for name in wanted if name not in offered]
         if missing:
-            state: Any = "warn" if fit else "bad"
+            state: State = "warn" if fit else "bad"
             where = f"{'the zone of the subnet' if exam.settings.subnet else exam.region}"
             elsewhere = "name others in `instance_type`, or a `subnet` in another zone"
             yield found("instance type", state, f"{', '.join(missing)}: not offered in {where}", elsewhere)

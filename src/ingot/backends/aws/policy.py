@@ -71,7 +71,7 @@ def partition(region: str) -> str:
 
 def policy(asked: Asked) -> dict[str, Any]:
     """The policy as IAM takes it."""
-    parts = (_look, _launch, _freeze, _register, _tag, _publish, _connect, _roles, _keys)
+    parts = (_look, _launch, _temporary, _make, _publish, _connect, _roles, _keys)
     return {"Version": "2012-10-17", "Statement": [one for part in parts for one in part(asked)]}
 
 
@@ -122,7 +122,6 @@ def _launch(asked: Asked) -> Iterator[Statement]:
     yield _allow(
         "Launch", ["ec2:RunInstances"], asked.ec2("instance/*"), {**_BORN_OURS, "StringEquals": exact}
     )
-    yield _allow("LaunchVolumes", ["ec2:RunInstances"], asked.ec2("volume/*"), _BORN_OURS)
     groups = [f"security-group/{one}" for one in settings.security_groups] or ["security-group/*"]
     subnet = f"subnet/{settings.subnet or '*'}"
     yield _allow(
@@ -132,63 +131,52 @@ def _launch(asked: Asked) -> Iterator[Statement]:
     )
     if settings.spot:
         # EC2 User Guide, "Service-linked role for Spot Instance requests": the account's first request makes it.
+        role = "role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
         yield _allow(
             "LaunchSpot",
             ["iam:CreateServiceLinkedRole"],
-            [
-                f"arn:{asked.partition}:iam::*:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
-            ],
+            [f"arn:{asked.partition}:iam::*:{role}"],
             {"StringEquals": {"iam:AWSServiceName": "spot.amazonaws.com"}},
         )
-    yield _allow("Keys", ["ec2:ImportKeyPair"], asked.ec2("key-pair/ingot-*"), _BORN_OURS)
-    yield _allow("ForgetKeys", ["ec2:DeleteKeyPair"], asked.ec2("key-pair/ingot-*"), _OURS)
-    yield _allow(
-        "End",
-        ["ec2:StopInstances", "ec2:TerminateInstances", "ec2:GetConsoleOutput"],
-        asked.ec2("instance/*"),
-        _OURS,
-    )
-    if not settings.security_groups:
-        yield from _groups(asked)
 
 
-def _groups(asked: Asked) -> Iterator[Statement]:
-    yield _allow("Groups", ["ec2:CreateSecurityGroup"], asked.ec2("security-group/*"), _BORN_OURS)
-    yield _allow("GroupsInVpc", ["ec2:CreateSecurityGroup"], asked.ec2("vpc/*"))
-    change = ["ec2:DeleteSecurityGroup"]
-    if asked.settings.access != "ssm":
-        change.append("ec2:AuthorizeSecurityGroupIngress")
-    yield _allow("OwnGroups", change, asked.ec2("security-group/*"), _OURS)
+def _temporary(asked: Asked) -> Iterator[Statement]:
+    """What bears a token from its making on, and is ended by whoever sees the token."""
+    own_groups = not asked.settings.security_groups
+    born = ["ec2:RunInstances", "ec2:ImportKeyPair"]
+    kinds = ["volume/*", "key-pair/ingot-*"]
+    ours = ["StopInstances", "TerminateInstances", "GetConsoleOutput", "CreateSnapshot", "DeregisterImage"]
+    ours.append("DeleteKeyPair")
+    if own_groups:
+        born.append("ec2:CreateSecurityGroup")
+        kinds.append("security-group/*")
+        ours.append("DeleteSecurityGroup")
+        if asked.settings.access != "ssm":
+            ours.append("AuthorizeSecurityGroupIngress")
+    yield _allow("MakeTemporary", born, asked.ec2(*kinds), _BORN_OURS)
+    if own_groups:
+        yield _allow("GroupsInVpc", ["ec2:CreateSecurityGroup"], asked.ec2("vpc/*"))
+    what = asked.ec2("instance/*", "image/*", *kinds)
+    yield _allow("UseTemporary", [f"ec2:{name}" for name in ours], what, _OURS)
+    only = {"ForAllValues:StringEquals": {"aws:TagKeys": [tags.EXPIRES]}}
+    yield _allow("KeepMachines", ["ec2:CreateTags"], asked.ec2("instance/*"), {**_OURS, **only})
 
 
-def _freeze(asked: Asked) -> Iterator[Statement]:
-    yield _allow("SnapshotOf", ["ec2:CreateSnapshot"], asked.ec2("volume/*"), _OURS)
+def _make(asked: Asked) -> Iterator[Statement]:
+    """Snapshots and AMIs. An AMI for a launch alone bears a token, one that stays tells its content: either of the keys."""
     yield _allow("Snapshot", ["ec2:CreateSnapshot"], asked.ec2("snapshot/*"), _BORN_OF_US)
-
-
-def _register(asked: Asked) -> Iterator[Statement]:
-    """An AMI for a launch alone bears a token, one that stays tells its content: either of the two keys."""
     either = {"ForAnyValue:StringEquals": {"aws:TagKeys": [tags.TOKEN, tags.CONTENT]}}
     yield _allow("Register", ["ec2:RegisterImage"], asked.ec2("image/*"), either)
     yield _allow("RegisterOf", ["ec2:RegisterImage"], asked.ec2("snapshot/*"), _OF_US)
-    yield _allow("Deregister", ["ec2:DeregisterImage"], asked.ec2("image/*"), _OURS)
-
-
-def _tag(asked: Asked) -> Iterator[Statement]:
-    """Tags are written with what they are on; later one alone, when a kept machine's time is put off."""
     made = ["RunInstances", "ImportKeyPair", "CreateSnapshot", "RegisterImage"]
-    kinds = ["instance/*", "volume/*", "key-pair/ingot-*", "snapshot/*", "image/*"]
+    kinds = ["instance/*", "volume/*", "key-pair/ingot-*"]
     if not asked.settings.security_groups:
         made.append("CreateSecurityGroup")
         kinds.append("security-group/*")
-    yield _allow(
-        "TagWhatIsMade",
-        ["ec2:CreateTags"],
-        asked.ec2(*kinds),
-        {"StringEquals": {"ec2:CreateAction": made}},
-    )
-    only = {"ForAllValues:StringEquals": {"aws:TagKeys": [tags.EXPIRES]}}
-    yield _allow("KeepMachines", ["ec2:CreateTags"], asked.ec2("instance/*"), {**_OURS, **only})
+    if asked.settings.copy_to:
+        made.append("CopyImage")
+    what = [*asked.ec2(*kinds), *asked.ec2("snapshot/*", "image/*", everywhere=True)]
+    yield _allow("TagWhatIsMade", ["ec2:CreateTags"], what, {"StringEquals": {"ec2:CreateAction": made}})
 
 
 def _publish(asked: Asked) -> Iterator[Statement]:
@@ -197,8 +185,6 @@ def _publish(asked: Asked) -> Iterator[Statement]:
     if settings.copy_to:
         copies = asked.ec2("image/*", "snapshot/*", everywhere=True)
         yield _allow("Copy", ["ec2:CopyImage"], copies, _BORN_OF_US)
-        made = {"StringEquals": {"ec2:CreateAction": "CopyImage"}}
-        yield _allow("TagCopies", ["ec2:CreateTags"], copies, made)
     change = []
     if share.accounts or share.organizations or share.units:
         change.append("ec2:ModifyImageAttribute")
@@ -256,17 +242,18 @@ def keys(settings: TargetShape, region: str) -> list[tuple[str, str]]:
 
 def _keys(asked: Asked) -> Iterator[Statement]:
     """EBS User Guide, "Requirements for Amazon EBS encryption"; KMS Developer Guide, "AWS KMS condition keys"."""
-    named = keys(asked.settings, asked.region)
-    for number, (region, key) in enumerate(named):
-        arn, condition = _key(asked, region, key)
-        tail = str(number or "")
-        yield _allow(f"SeeKey{tail}", ["kms:DescribeKey"], [arn], condition)
-        services = [f"ec2.{one}.{asked.domain}" for one in asked.regions]
-        via = {"StringEquals": {"kms:ViaService": services}}
+    groups: dict[str, list[str]] = {}
+    for region, key in keys(asked.settings, asked.region):
+        arn, alias = _key(asked, region, key)
+        groups.setdefault(alias, []).append(arn)
+    for number, (alias, arns) in enumerate(groups.items(), 1):
+        called = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": [alias]}} if alias else {}
+        yield _allow(f"SeeKeys{number}", ["kms:DescribeKey"], arns, called)
+        via = {"StringEquals": {"kms:ViaService": [f"ec2.{one}.{asked.domain}" for one in asked.regions]}}
         use = ["kms:Decrypt", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo"]
-        yield _allow(f"UseKey{tail}", use, [arn], {**condition, **via})
+        yield _allow(f"UseKeys{number}", use, arns, {**called, **via})
         resource = {"Bool": {"kms:GrantIsForAWSResource": "true"}}
-        yield _allow(f"LendKey{tail}", ["kms:CreateGrant"], [arn], {**condition, **resource})
+        yield _allow(f"LendKeys{number}", ["kms:CreateGrant"], arns, {**called, **resource})
         accounts = asked.settings.share.accounts
         if accounts:
             who = [f"arn:{asked.partition}:iam::{account}:root" for account in accounts]
@@ -274,19 +261,13 @@ def _keys(asked: Asked) -> Iterator[Statement]:
                 "StringEquals": {"kms:GranteePrincipal": who},
                 "ForAllValues:StringEquals": {"kms:GrantOperations": list(GRANTS)},
             }
-            yield _allow(f"ShareKey{tail}", ["kms:CreateGrant"], [arn], _both(condition, limits))
+            yield _allow(f"ShareKeys{number}", ["kms:CreateGrant"], arns, {**called, **limits})
 
 
-def _key(asked: Asked, region: str, key: str) -> tuple[str, dict[str, Any]]:
-    """The ARN of a key, and what narrows it to one that is named by its alias."""
+def _key(asked: Asked, region: str, key: str) -> tuple[str, str]:
+    """The ARN of a key, and the alias that it is named by; "" where it is not."""
     known = f"arn:{asked.partition}:kms:{region}:*:key"
     if ":key/" in key:
-        return key, {}
+        return key, ""
     alias = key.rpartition(":")[2]
-    if alias.startswith("alias/"):
-        return f"{known}/*", {"ForAnyValue:StringEquals": {"kms:ResourceAliases": [alias]}}
-    return f"{known}/{key}", {}
-
-
-def _both(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    return {operator: {**one.get(operator, {}), **other.get(operator, {})} for operator in {**one, **other}}
+    return (f"{known}/*", alias) if alias.startswith("alias/") else (f"{known}/{key}", "")

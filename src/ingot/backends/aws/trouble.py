@@ -131,11 +131,12 @@ def _refused(error: BaseException, operation: str, region: str) -> BackendError 
     elif ".NotFound" in code or code in ("NoSuchEntity", "ParameterNotFound", "InvalidAMIID.Unavailable"):
         kind = NotFoundError
     elif code in DENIED:
-        hint = f"the credentials' policy must allow `{_action(operation)}`"
+        hint = f"the credentials' policy must allow `{action(operation)}`"
     return kind(words, hint=hint, code=code)
 
 
-def _action(operation: str) -> str:
+def action(operation: str) -> str:
+    """What AWS calls an operation of boto3's: `run_instances` is `RunInstances`."""
     return "".join(word.capitalize() for word in operation.split("_"))
 
 
