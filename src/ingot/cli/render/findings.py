@@ -23,8 +23,10 @@ def examined(values: Sequence[Examined]) -> tuple[Line, ...]:
     """A line for each finding, below it what to do; at the end what it comes to."""
     lines: list[Line] = []
     for value in values:
-        place = value.backend if value.location == value.backend else f"{value.backend} {value.location}"
-        lines.append(((value.target, "bold"), (f"  {place}", "dim")))
+        place = " ".join(
+            word for word in dict.fromkeys((value.backend, value.location)) if word != value.target
+        )
+        lines.append(((value.target, "bold"), (f"  {place}" if place else "", "dim")))
         wide = max((len(one.what) for one in value.findings), default=0)
         for one in value.findings:
             lines += _finding(one, wide)
