@@ -41,6 +41,8 @@ def test_what_is_called_is_allowed_and_what_is_allowed_is_called(workspace: Work
     site = workspace.root / "site.yml"
     site.write_text(site.read_text().replace("three", "tres"))
     build(Workspace.open(workspace.root, state=workspace.state.root))
+    (copy,) = bed.client("ec2", region="us-west-2").describe_snapshots(OwnerIds=["self"])["Snapshots"][:1]
+    assert "ingot:content" in {tag["Key"] for tag in copy["Tags"]}, "else the policy forbids to share it"
     allowed = actions(document)
     assert called(bed) - allowed == set(NEEDS_NO_LEAVE)
     assert allowed - called(bed) == set(NOT_CALLED)

@@ -6,11 +6,12 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from ingot.backends.local.doctor import LocalDoctor
-from ingot.model.definition import BaseSource, CloudBase, DebootstrapBase, DiskImageBase
+from ingot.model.definition import Arch, BaseSource, CloudBase, DebootstrapBase, DiskImageBase
 from ingot.model.diagnosis import Diagnosis
 from ingot.model.plan import Base, LayerKey
 from ingot.model.units import Bytes, Seconds
@@ -23,11 +24,11 @@ DISK = Bytes(8 * 2**30)
 
 
 def wanted(*kinds: str, source: BaseSource | None = None, arch: str = "", name: str = "base") -> Wanted:
-    own = arch or os.uname().machine
+    own = cast(Arch, arch or os.uname().machine)
     base = Base(
         name=name,
         source=source or DebootstrapBase(suite="bookworm"),
-        arch=own,  # type: ignore[arg-type]
+        arch=own,
         disk=DISK,
         key=LayerKey("sha256:0"),
     )
@@ -37,7 +38,7 @@ def wanted(*kinds: str, source: BaseSource | None = None, arch: str = "", name: 
         arch=own,
         disk=DISK,
         base=base,
-        machines=frozenset(kinds or ("chroot",)),  # type: ignore[arg-type]
+        machines=frozenset(kinds or ("chroot",)),
     )
 
 
@@ -56,7 +57,6 @@ def test_this_computer_can_build(doctor: LocalDoctor) -> None:
     assert {one.what for one in found} == {"architecture", "rights", "programs", "source", "room"}
     assert {one.state for one in found} == {"ok"}
     assert not doctor.folder.exists(), "nothing is made"
-    assert doctor.policy([wanted()]) is None
 
 
 def test_without_a_definition(doctor: LocalDoctor) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ingot.backends.aws import tags
 from ingot.backends.aws.cloud import Cloud
-from ingot.backends.aws.doctor import AwsDoctor
 from ingot.backends.aws.hosts import InstanceHost
 from ingot.backends.aws.images import AmiStore
 from ingot.backends.aws.instances import KIND, Instances
@@ -27,6 +27,9 @@ from ingot.model.plan import LayerKey
 from ingot.model.units import Seconds
 from ingot.ports import BackendSettings, Cancel, Resource, Token
 from ingot.system import locks
+
+if TYPE_CHECKING:
+    from ingot.backends.aws.doctor import AwsDoctor
 
 _HASTE = Seconds(8.0)
 
@@ -87,6 +90,8 @@ class AwsBackend:
     @property
     def doctor(self) -> AwsDoctor:
         """Looks at the account and the region; it does not wait long for either."""
+        from ingot.backends.aws.doctor import AwsDoctor
+
         hasty = Cloud(
             self.cloud.region, profile=self.settings.profile, pause=self.cloud.pause, patience=_HASTE
         )

@@ -6,7 +6,7 @@ Who may do what is found out by `DryRun`, which EC2 answers with `DryRunOperatio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -78,8 +78,7 @@ class AwsDoctor:
                 return
         with ThreadPoolExecutor(len(_REST), thread_name_prefix="doctor") as pool:
             looks = [pool.submit(_told, what, look, exam, needed=needed) for what, look, needed in _REST]
-            for each in looks:
-                yield from each.result()
+            yield from _causes_once(one for each in looks for one in each.result())
 
     def policy(self, wanted: Sequence[Wanted]) -> Mapping[str, object]:
         """An IAM policy. No call is made."""
@@ -97,6 +96,15 @@ class AwsDoctor:
                 ),
             )
         )
+
+
+def _causes_once(findings: Iterable[Diagnosis]) -> Iterator[Diagnosis]:
+    """The findings; what stands in the way of several looks is told by the first of them."""
+    causes: dict[str, str] = {}
+    for one in findings:
+        if one.state == "bad" and causes.setdefault(one.message, one.what) != one.what:
+            one = found(one.what, "skipped", f"not looked at before the {causes[one.message]} is well")
+        yield one
 
 
 def _told(what: str, look: Look, exam: Exam, *, needed: bool) -> tuple[Diagnosis, ...]:
