@@ -14,6 +14,8 @@ import yaml
 
 from ingot.api.workspace import Workspace
 from ingot.model.image import Outcome
+from ingot.model.units import Seconds
+from ingot.system.waits import Flag, poll
 
 pytestmark = [
     pytest.mark.live,
@@ -57,9 +59,13 @@ def project(tmp_path: Path, signed_in: str) -> Iterator[Path]:
         yield folder
     finally:
         remove(name)
-    left = boto3.client("ec2").describe_tags(Filters=mine(name))["Tags"]
-    living = [tag for tag in left if tag["ResourceType"] != "instance"]  # an ended one is told of for an hour
-    assert not living
+    poll(
+        lambda: True if not left(name) else None,
+        what="the end of all that was made",
+        every=Seconds(5.0),
+        deadline=Seconds(300.0),
+        cancel=Flag(),
+    )
 
 
 def opened(folder: Path, *, text: str = "one", **options: Any) -> Workspace:
@@ -93,20 +99,43 @@ def build(workspace: Workspace, *, check: bool = True) -> Outcome:
     return outcome
 
 
+def left(name: str) -> list[str]:
+    """What bears the project's label; an instance that has ended is told of for an hour, and does not count."""
+    ec2 = boto3.client("ec2")
+    tags = ec2.describe_tags(Filters=mine(name))["Tags"]
+    ended = {"Name": "instance-state-name", "Values": ["terminated"]}
+    gone = [
+        one["InstanceId"]
+        for reservation in ec2.describe_instances(Filters=[*mine(name), ended])["Reservations"]
+        for one in reservation["Instances"]
+    ]
+    # Its root volume goes with it, and its tags a little later.
+    return [tag["ResourceId"] for tag in tags if tag["ResourceId"] not in gone]
+
+
 def mine(name: str) -> list[dict[str, Any]]:
     return [{"Name": "tag:ingot:label:project", "Values": [name]}]
 
 
 def remove(name: str) -> None:
     """Deregisters the project's images and deletes its snapshots, here and in the region of copies."""
+    from botocore.exceptions import ClientError
+
+    def delete(ec2: Any, snapshot: str) -> None:
+        try:
+            ec2.delete_snapshot(SnapshotId=snapshot)
+        except ClientError as error:  # EC2 may still list what is gone
+            if error.response["Error"]["Code"] != "InvalidSnapshot.NotFound":
+                raise
+
     for region in filter(None, {boto3.client("ec2").meta.region_name, COPY}):
         ec2 = boto3.client("ec2", region_name=region)
         for image in ec2.describe_images(Owners=["self"], Filters=mine(name))["Images"]:
             ec2.deregister_image(ImageId=image["ImageId"])
             for mapping in image["BlockDeviceMappings"]:
-                ec2.delete_snapshot(SnapshotId=mapping["Ebs"]["SnapshotId"])
+                delete(ec2, mapping["Ebs"]["SnapshotId"])
         for snapshot in ec2.describe_snapshots(OwnerIds=["self"], Filters=mine(name))["Snapshots"]:
-            ec2.delete_snapshot(SnapshotId=snapshot["SnapshotId"])
+            delete(ec2, snapshot["SnapshotId"])
 
 
 def test_the_doctor_finds_nothing_in_the_way(project: Path) -> None:

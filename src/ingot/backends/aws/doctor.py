@@ -103,8 +103,9 @@ def _causes_once(findings: Iterable[Diagnosis]) -> Iterator[Diagnosis]:
     causes: dict[str, str] = {}
     for one in findings:
         if one.state == "bad" and causes.setdefault(one.message, one.what) != one.what:
-            one = found(one.what, "skipped", f"not looked at before the {causes[one.message]} is well")
-        yield one
+            yield found(one.what, "skipped", f"not looked at before the {causes[one.message]} is well")
+        else:
+            yield one
 
 
 def _told(what: str, look: Look, exam: Exam, *, needed: bool) -> tuple[Diagnosis, ...]:
