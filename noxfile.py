@@ -58,7 +58,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests that fit into CI."""
-    arguments = session.posargs or ["-m", "not slow"]
+    arguments = session.posargs or ["-m", "not slow and not live"]
     session.run(PYTHON, "-m", "pytest", *arguments, env=ROOMY, external=True)
 
 
@@ -66,6 +66,22 @@ def tests(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """The tests that take too long for CI."""
     session.run(PYTHON, "-m", "pytest", "-m", "slow", *session.posargs, env=ROOMY, external=True)
+
+
+@nox.session
+def live(session: nox.Session) -> None:
+    """What only a real account can show, in yours: it costs money. See docs/aws-live.md."""
+    session.run(
+        PYTHON,
+        "-m",
+        "pytest",
+        "-m",
+        "live",
+        "tests/live",
+        *session.posargs,
+        env={**ROOMY, "INGOT_LIVE": "1"},
+        external=True,
+    )
 
 
 @nox.session

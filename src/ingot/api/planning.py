@@ -77,6 +77,14 @@ def plans(
     return _plans(workspace, chosen, pins)
 
 
+def possible(workspace: Workspace, names: Sequence[str], *, targets: Sequence[str]) -> tuple[Plan, ...]:
+    """The plans that the globs mean, with the pins that there are: nothing is looked up."""
+    from ingot.definition import lock as locks
+    from ingot.planning.planner import select
+
+    return _plans(workspace, select(workspace.definition, names, targets), locks.read(workspace.root))
+
+
 def plan(
     workspace: Workspace,
     names: Sequence[str],

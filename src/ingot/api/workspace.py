@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from ingot.model.definition import CheckMachine, Definition
     from ingot.model.plan import Plan
     from ingot.model.units import Bytes, Seconds
-    from ingot.model.views import Begun, Exported, Garbage, Inspected, Listed, Locked, Planned, SeenRun, Valid
+    from ingot.model.views import (
+        Begun,
+        Examined,
+        Exported,
+        Garbage,
+        Inspected,
+        Listed,
+        Locked,
+        Planned,
+        SeenRun,
+        Valid,
+    )
     from ingot.ports import Cancel, Clock
     from ingot.stores.state import State
 
@@ -173,6 +184,24 @@ class Workspace:
         from ingot.api import planning
 
         return planning.plan(self, names, targets=targets, locked=locked, no_cache=no_cache, emit=emit)
+
+    def examine(self, names: Sequence[str] = (), *, targets: Sequence[str] = ()) -> tuple[Examined, ...]:
+        """What a build would lack at the place of each target, found out in seconds with nothing made.
+
+        Without a definition: what most builds on this computer need.
+        """
+        from ingot.api import examining
+
+        return examining.examine(self, names, targets=targets)
+
+    def policy(self, names: Sequence[str] = (), *, targets: Sequence[str] = ()) -> Mapping[str, Any]:
+        """What the credentials for one target must allow, in the cloud's own words; no call is made.
+
+        Raises UsageError where there is no such target, or several.
+        """
+        from ingot.api import examining
+
+        return examining.policy(self, names, targets=targets)
 
     def build(
         self,

@@ -32,6 +32,7 @@ VERBS: tuple[Entry, ...] = (
     ),
     *_entries(
         "Build and prove",
+        ("doctor", "examined", "Tell what builds would lack, before anything is spent"),
         ("plan", "planned", "Show which layers would be built, and why"),
         ("build", "built", "Build images, reusing every layer that is there already"),
         ("resume", "machines", "Go on with a build that failed or was interrupted"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from ingot.model.diagnosis import Diagnosis
 from ingot.model.image import CheckRun, LayerRecord, Package
 from ingot.model.units import Bytes, Seconds
 
@@ -152,3 +153,19 @@ class Garbage:
     runs: tuple[str, ...] = ()
     """Old runs whose logs go."""
     kept: Bytes = Bytes(0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Examined:
+    """What was found at the place of one target. `policy` is what its credentials must allow, where there is such."""
+
+    target: str
+    backend: str
+    location: str
+    findings: tuple[Diagnosis, ...]
+    policy: Mapping[str, Any] | None = None
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing was found that a build would fail for."""
+        return all(one.state != "bad" for one in self.findings)

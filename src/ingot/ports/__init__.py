@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ingot.ports.backend import Backend, BackendSettings, OpenBackend, Shape, ShapeOf
 from ingot.ports.basics import Cancel, Clock, Holder, Resource, Token, Tree
+from ingot.ports.doctor import Doctor, Wanted
 from ingot.ports.machines import Finding, HostKind, Machine, MachineHost, MachineSpec, Needle, SshAccess
 from ingot.ports.steps import Inventory, Provisioner
 from ingot.ports.stores import (
@@ -28,6 +29,7 @@ __all__ = [
     "BaseFinder",
     "Cancel",
     "Clock",
+    "Doctor",
     "Exporter",
     "Finding",
     "FoundBase",
@@ -54,4 +56,5 @@ __all__ = [
     "StoredLayer",
     "Token",
     "Tree",
+    "Wanted",
 ]

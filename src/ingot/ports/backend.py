@@ -14,6 +14,7 @@ from ingot.model.plan import LayerKey
 from ingot.model.secret import Secret
 from ingot.model.units import Seconds
 from ingot.ports.basics import Cancel, Resource
+from ingot.ports.doctor import Doctor
 from ingot.ports.machines import MachineHost
 from ingot.ports.stores import BaseFinder, Exporter, ImageStore, Importer, LayerStore, Publisher
 from ingot.ports.travel import LayerCarrier
@@ -46,6 +47,11 @@ class Backend(Protocol):
     @property
     def publisher(self) -> Publisher | None:
         """What the target asks to be done with finished images; None where it asks for nothing."""
+        ...
+
+    @property
+    def doctor(self) -> Doctor | None:
+        """What looks ahead whether builds can succeed; None where there is nothing to look at."""
         ...
 
     def layer(self, key: LayerKey) -> LayerRef | None:

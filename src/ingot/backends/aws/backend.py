@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ingot.backends.aws import tags
 from ingot.backends.aws.cloud import Cloud
@@ -28,6 +29,11 @@ from ingot.model.plan import LayerKey
 from ingot.model.units import Seconds
 from ingot.ports import BackendSettings, Cancel, Resource, Token
 from ingot.system import locks
+
+if TYPE_CHECKING:
+    from ingot.backends.aws.doctor import AwsDoctor
+
+_HASTE = Seconds(8.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +95,16 @@ class AwsBackend:
         if not any((*asked, wanted.parameter, wanted.deprecate_after, wanted.protect)):
             return None
         return AwsPublisher(cloud=self.cloud, settings=wanted, store=self.images)
+
+    @property
+    def doctor(self) -> AwsDoctor:
+        """Looks at the account and the region; it does not wait long for either."""
+        from ingot.backends.aws.doctor import AwsDoctor
+
+        hasty = Cloud(
+            self.cloud.region, profile=self.settings.profile, pause=self.cloud.pause, patience=_HASTE
+        )
+        return AwsDoctor(cloud=hasty, settings=self.settings)
 
     def layer(self, key: LayerKey) -> LayerRef | None:
         """The layer of this key, or None."""

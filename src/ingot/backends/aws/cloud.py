@@ -34,13 +34,20 @@ class Cloud:
     """
 
     def __init__(
-        self, region: str, *, profile: str = "", pause: Seconds = _PAUSE, settles: Seconds = _SETTLES
+        self,
+        region: str,
+        *,
+        profile: str = "",
+        pause: Seconds = _PAUSE,
+        settles: Seconds = _SETTLES,
+        patience: Seconds = _PATIENCE,
     ) -> None:
         self.region = region
         self.pause = pause
         """Between two looks at what takes time."""
         self.settles = settles
         """How old a thing may be that is not listed yet."""
+        self._patience = patience
         self._profile = profile
         self._clients: dict[tuple[str, str], Any] = {}
         self._making = threading.Lock()
@@ -55,8 +62,8 @@ class Cloud:
             if (service, region) not in self._clients:
                 settings = botocore.config.Config(
                     retries={"total_max_attempts": 1},
-                    connect_timeout=10,
-                    read_timeout=60,
+                    connect_timeout=min(10.0, self._patience),
+                    read_timeout=min(60.0, self._patience),
                     user_agent_extra=f"ingot/{__version__}",
                     **config,
                 )
@@ -96,7 +103,7 @@ class Cloud:
             once,
             what=f"AWS's answer to {operation}",
             every=self.pause,
-            deadline=_PATIENCE,
+            deadline=self._patience,
             cancel=cancel or Flag(),
         )[0]
 

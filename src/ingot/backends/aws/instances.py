@@ -22,7 +22,7 @@ KIND = "aws.instance"
 PARTS = frozenset({"instance", "volume", "image", "key-pair", "security-group"})
 """What bears an instance's token, as EC2 calls the kinds."""
 _ENDING = Seconds(900.0)
-_TYPES = {
+TYPES = {
     "x86_64": ("c7i.large", "m7i.large", "c6i.large", "m6i.large"),
     "aarch64": ("c7g.large", "m7g.large", "c6g.large", "m6g.large"),
 }
@@ -216,7 +216,7 @@ class Instances:
     def _launch(self, token: Token, request: Mapping[str, Any]) -> None:
         """Tries the instance types in turn, of each first what the target prefers, until one has capacity."""
         assert self.spec
-        types = self.settings.instance_type or _TYPES[self.spec.arch]
+        types = self.settings.instance_type or TYPES[self.spec.arch]
         ways: list[dict[str, Any]] = [{}]
         if self.settings.spot:
             ways.insert(0, {"InstanceMarketOptions": {"MarketType": "spot"}})

@@ -17,7 +17,7 @@ from ingot.model.image import Image
 from ingot.model.units import parse_seconds
 from ingot.ports import Cancel
 
-_GRANTS = (
+GRANTS = (
     "Decrypt",
     "DescribeKey",
     "CreateGrant",
@@ -80,7 +80,11 @@ class AwsPublisher:
                 "ClientToken": digest([image.ref, wanted.region]).removeprefix("sha256:"),
                 "TagSpecifications": [
                     *tags.specification(["image"], ours),
-                    *tags.specification(["snapshot"], {**self.settings.tags, "Name": image.name}),
+                    # The content alone makes no layer of it; policies tell ours by it.
+                    *tags.specification(
+                        ["snapshot"],
+                        {**self.settings.tags, tags.CONTENT: image.digest, "Name": image.name},
+                    ),
                 ],
             }
             if wanted.kms_key or self.settings.encrypt:
@@ -144,7 +148,7 @@ class AwsPublisher:
                 region=image.location,
                 KeyId=key,
                 GranteePrincipal=f"arn:{partition}:iam::{account}:root",
-                Operations=list(_GRANTS),
+                Operations=list(GRANTS),
                 Name=f"ingot-{account}",  # the same name and grantee again is the same grant
             )
 

@@ -58,7 +58,7 @@ _HINTS = {
     "InstanceLimitExceeded": "ask for a higher quota (Service Quotas: EC2), or build fewer at once",
     "ResourceCountExceeded": "remove what is no longer needed, or ask for a higher quota",
 }
-_DENIED = frozenset(
+DENIED = frozenset(
     {"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation"}
 )
 _IN_USE = frozenset(
@@ -130,12 +130,13 @@ def _refused(error: BaseException, operation: str, region: str) -> BackendError 
         kind = RefusedError
     elif ".NotFound" in code or code in ("NoSuchEntity", "ParameterNotFound", "InvalidAMIID.Unavailable"):
         kind = NotFoundError
-    elif code in _DENIED:
-        hint = f"the credentials' policy must allow `{_action(operation)}`"
+    elif code in DENIED:
+        hint = f"the credentials' policy must allow `{action(operation)}`"
     return kind(words, hint=hint, code=code)
 
 
-def _action(operation: str) -> str:
+def action(operation: str) -> str:
+    """What AWS calls an operation of boto3's: `run_instances` is `RunInstances`."""
     return "".join(word.capitalize() for word in operation.split("_"))
 
 

@@ -33,6 +33,7 @@ from ingot.system import locks
 if TYPE_CHECKING:
     from ingot.backends.local.around import Surroundings
     from ingot.backends.local.carrier import LocalCarrier
+    from ingot.backends.local.doctor import LocalDoctor
 
 
 class LocalBackend:
@@ -43,7 +44,13 @@ class LocalBackend:
     finder = importer = publisher = None
 
     def __init__(
-        self, folder: Path, *, kinds: Mapping[str, MachineKind], store: Store, make_base: MakeBase
+        self,
+        folder: Path,
+        *,
+        kinds: Mapping[str, MachineKind],
+        store: Store,
+        make_base: MakeBase,
+        root: Path = Path(),
     ) -> None:
         self.store = store
         self.layers = store
@@ -51,6 +58,7 @@ class LocalBackend:
         self.images = LocalImages(folder / "images", store)
         self.exporter = LocalExporter(store)
         self._folder = folder
+        self._root = root
 
     @cached_property
     def carrier(self) -> LocalCarrier:
@@ -58,6 +66,13 @@ class LocalBackend:
         from ingot.backends.local.carrier import LocalCarrier
 
         return LocalCarrier(self._folder, store=self.store, hosts=self.hosts)
+
+    @property
+    def doctor(self) -> LocalDoctor:
+        """Looks at this computer."""
+        from ingot.backends.local.doctor import LocalDoctor
+
+        return LocalDoctor(folder=self._folder, root=self._root)
 
     def layer(self, key: LayerKey) -> LayerRef | None:
         """The layer of this key with its whole chain intact; what is damaged is dropped."""
@@ -98,7 +113,7 @@ def open_backend(settings: BackendSettings) -> LocalBackend:
     around = _around(settings)
     chroot = _chroot(store, around)
     kinds = {"chroot": chroot, "booted": chroot, "vm": _virtual(folder, store, around)}
-    return LocalBackend(folder, kinds=kinds, store=store, make_base=make_base)
+    return LocalBackend(folder, kinds=kinds, store=store, make_base=make_base, root=settings.root)
 
 
 def _around(settings: BackendSettings) -> Callable[[], Surroundings]:

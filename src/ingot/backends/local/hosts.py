@@ -148,9 +148,7 @@ class LocalHosts:
             from ingot.backends.local.holder import refuse_without_root
 
             refuse_without_root()
-            refuse_missing_tools((*_TOOLS, "systemd-nspawn") if spec.kind == "booted" else _TOOLS)
-        else:
-            refuse_missing_tools(_VM_TOOLS if os.geteuid() == 0 else (*_VM_TOOLS, *_ROOTLESS_TOOLS))
+        refuse_missing_tools(tools_of(spec.kind))
         return MachineResource(self, KINDS[spec.kind], spec)
 
     def attach(self, ref: str, *, emit: Emit, cancel: Cancel) -> Machine:
@@ -255,6 +253,13 @@ def refuse_foreign_arch(arch: str) -> None:
             f"the local backend of this computer ({own}) cannot make {arch} machines",
             hint=f"build on a computer of that architecture, or set `arch: {own}` on the target",
         )
+
+
+def tools_of(kind: str) -> tuple[str, ...]:
+    """The programs that a kind of machine needs, run by the user that we are."""
+    if kind == "vm":
+        return _VM_TOOLS if os.geteuid() == 0 else (*_VM_TOOLS, *_ROOTLESS_TOOLS)
+    return (*_TOOLS, "systemd-nspawn") if kind == "booted" else _TOOLS
 
 
 def refuse_missing_tools(names: Sequence[str]) -> None:

@@ -127,6 +127,10 @@ class MemoryBackend:
     def publisher(self) -> None:
         return None
 
+    @property
+    def doctor(self) -> None:
+        return None
+
     def layer(self, key: LayerKey) -> LayerRef | None:
         """The layer of this key with all that it stands on."""
         return self.shelf.layer(key)
