@@ -11,6 +11,7 @@ import os
 import subprocess
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 from ingot.errors import BackendError
 from ingot.model.units import Seconds
@@ -70,9 +71,9 @@ class Network:
             read, write = os.pipe()
             with os.fdopen(read), os.fdopen(write, "wb") as output:
                 self._holder = self._nursery.start(["unshare", "--net", "sleep", "infinity"], output.fileno())
-            ours, pid = os.stat("/proc/self/ns/net").st_ino, self._holder.pid
+            ours, theirs = Path("/proc/self/ns/net"), Path(f"/proc/{self._holder.pid}/ns/net")
             poll(
-                lambda: os.stat(f"/proc/{pid}/ns/net").st_ino != ours or None,
+                lambda: None if theirs.samefile(ours) else True,
                 what="the switches' namespace",
                 every=Seconds(0.005),
                 deadline=_PATIENCE,

@@ -23,7 +23,18 @@ if TYPE_CHECKING:
     from ingot.model.definition import CheckMachine, Definition
     from ingot.model.plan import Plan
     from ingot.model.units import Bytes, Seconds
-    from ingot.model.views import Begun, Exported, Garbage, Inspected, Listed, Locked, Planned, SeenRun, Valid
+    from ingot.model.views import (
+        Begun,
+        Exported,
+        Garbage,
+        Inspected,
+        Listed,
+        Locked,
+        Planned,
+        SeenRun,
+        Usage,
+        Valid,
+    )
     from ingot.ports import Cancel, Clock
     from ingot.stores.state import State
 
@@ -308,6 +319,27 @@ class Workspace:
             name=name, form=form, output=output, target=target, force=force, dry_run=dry_run
         )
         return using.export(self, wish, emit=emit, cancel=cancel or _never())
+
+    def usage(
+        self,
+        name: str,
+        *,
+        form: str,
+        output: Path | None = None,
+        target: str = "",
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> Usage:
+        """How something uses an image: `dask`. `output` is a file for one of the texts, by its ending.
+
+        Raises PlanError for an image that it cannot use, RefusedError for a file that is there, without `force`.
+        """
+        from ingot.api import using
+
+        wish = using.ExportWish(
+            name=name, form=form, output=output, target=target, force=force, dry_run=dry_run
+        )
+        return using.usage(self, wish)
 
     def list(
         self, names: Sequence[str] = (), *, targets: Sequence[str] = (), everything: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ingot.model.image import CheckRun, LayerRecord, Package
 from ingot.model.units import Bytes, Seconds
@@ -130,6 +130,19 @@ class Exported:
     path: Path
     bytes: Bytes = Bytes(0)
     seconds: Seconds = Seconds(0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """How something uses an image: its settings, and the texts of files, by ending. `path` was written, if anything."""
+
+    image: str
+    target: str
+    format: str
+    ref: str
+    settings: Mapping[str, Any]
+    texts: Mapping[str, str]
+    path: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
