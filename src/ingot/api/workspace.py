@@ -46,9 +46,14 @@ def schema() -> dict[str, Any]:
     return json_schema()
 
 
-def begin(folder: Path, *, name: str = "", dry_run: bool = False) -> Begun:
-    """Writes a project that builds as it is into a folder. Raises UsageError where there is a definition already."""
+def begin(folder: Path, *, name: str = "", cloud_init: str = "", dry_run: bool = False) -> Begun:
+    """Writes a project that builds as it is into a folder. Raises UsageError where there is a definition already.
+
+    `cloud_init` is user-data that starts a container, such as `EC2Cluster.get_cloud_init()` of dask-cloudprovider
+    returns: the project's image then has all that it asks for.
+    """
     from ingot.definition.fields import as_name
+    from ingot.definition.from_cloud_init import definition_from_cloud_init
     from ingot.definition.starter import starter
     from ingot.model.views import Begun
     from ingot.system.files import write_atomically
@@ -57,7 +62,8 @@ def begin(folder: Path, *, name: str = "", dry_run: bool = False) -> Begun:
         raise UsageError(
             f"{folder / 'ingot.yaml'} is there already", hint="begin in another folder: `ingot init NAME`"
         )
-    files = starter(name or as_name(folder.absolute().name) or "demo")
+    name = name or as_name(folder.absolute().name) or "demo"
+    files = definition_from_cloud_init(cloud_init, name=name) if cloud_init else starter(name)
     fresh = {path: text for path, text in files.items() if not (folder / path).exists()}
     if not dry_run:
         for path, text in fresh.items():
