@@ -168,7 +168,7 @@ def test_without_the_image_there_is_no_docker(workspace: Workspace, bed: AwsBed,
     finally:
         process.end(client)
     console = bed.client("ec2").get_console_output(InstanceId=gone["InstanceId"])["Output"]
-    assert "docker: not found" in console
+    assert "docker: not found" in console, console
 
 
 def _group(bed: AwsBed) -> str:

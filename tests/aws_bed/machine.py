@@ -48,8 +48,9 @@ After=basic.target network.target ssh.service systemd-user-sessions.service
 Type=oneshot
 ExecStart=/bin/sh /run/user-data/run
 ExecStartPost=/usr/bin/touch /run/user-data/done
-StandardOutput=journal+console
-StandardError=journal+console
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/console
 TimeoutStartSec=infinity
 """
 
