@@ -46,7 +46,7 @@ def schema() -> dict[str, Any]:
     return json_schema()
 
 
-def begin(folder: Path, *, name: str = "", cloud_init: str = "", dry_run: bool = False) -> Begun:
+def begin(folder: Path, *, name: str = "", cloud_init: str | None = None, dry_run: bool = False) -> Begun:
     """Writes a project that builds as it is into a folder. Raises UsageError where there is a definition already.
 
     `cloud_init` is user-data that starts a container, such as `EC2Cluster.get_cloud_init()` of dask-cloudprovider
@@ -63,7 +63,7 @@ def begin(folder: Path, *, name: str = "", cloud_init: str = "", dry_run: bool =
             f"{folder / 'ingot.yaml'} is there already", hint="begin in another folder: `ingot init NAME`"
         )
     name = name or as_name(folder.absolute().name) or "demo"
-    files = definition_from_cloud_init(cloud_init, name=name) if cloud_init else starter(name)
+    files = starter(name) if cloud_init is None else definition_from_cloud_init(cloud_init, name=name)
     fresh = {path: text for path, text in files.items() if not (folder / path).exists()}
     if not dry_run:
         for path, text in fresh.items():

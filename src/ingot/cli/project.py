@@ -36,7 +36,9 @@ def init_command(options: Options, folder: str, name: str, user_data: TextIO | N
     from ingot.api import begin
 
     where = Path(options.project or ".") / folder
-    begun = begin(where, name=name, cloud_init=user_data.read() if user_data else "", dry_run=options.dry_run)
+    begun = begin(
+        where, name=name, cloud_init=user_data.read() if user_data else None, dry_run=options.dry_run
+    )
     Session(options).answer(begun, answers.begun(begun, dry_run=options.dry_run))
 
 
