@@ -40,7 +40,7 @@ def test_a_name_that_is_taken_ends_in_the_digest(template: str) -> None:
 
 def test_words() -> None:
     assert unknown_words("".join(f"{{{word}}}" for word in WORDS)) == ()
-    assert unknown_words("{image}-{versoin}-{}") == ("versoin", "")
+    assert unknown_words("{image}-{sha}-{}") == ("sha", "")
     assert {*words({"image": "worker"}, arch="x86_64", digest="d")} == {*WORDS}
     for wrong in ("{image", "{image!r}", "{created:%Y}"):
         with pytest.raises(ValueError, match=r"\w"):

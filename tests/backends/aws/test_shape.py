@@ -82,8 +82,8 @@ def test_the_region_is_what_boto3_says(tmp_path: Path, monkeypatch: pytest.Monke
             "targets.aws.imds: the text 'v1' is not a choice (known: `optional`, `v2.0`)",
         ),
         (
-            'ami_name: "x-{versoin}"',
-            f"targets.aws.ami_name: `{{versoin}}` is not known here (known: {WORDS})",
+            'ami_name: "x-{sha}"',
+            f"targets.aws.ami_name: `{{sha}}` is not known here (known: {WORDS})",
         ),
         ('tags: {Sha: "{sha}"}', f"targets.aws.tags.Sha: `{{sha}}` is not known here (known: {WORDS})"),
         ('parameter: "/x/{name}"', f"targets.aws.parameter: `{{name}}` is not known here (known: {WORDS})"),
