@@ -30,28 +30,16 @@ STEPS = [
 def ami(project: Path, state: Path) -> str:
     """An image in the catalog that was built on AWS and copied to another region."""
     write_project(project, AWS)
-    told = {
-        "image": "node",
-        "digest": ContentId("c"),
-        "arch": "x86_64",
-        "created": "2026-09-07T12:00:00+00:00",
-    }
     manifest = Manifest(
-        **told,
-        target="cloud",
-        project="acme",
-        ingot="1",
-        run="r",
-        layers=(),
-        packages=(),
-        plan={"layers": [{"steps": STEPS}]},
-    )
+        image="node", target="cloud", digest=ContentId("c"), project="acme", arch="x86_64", ingot="1", created="", run="r",
+        layers=(), packages=(), plan={"layers": [{"steps": STEPS}]},
+    )  # fmt: skip
     with Catalog(State(state).catalog) as catalog:
         for region, ref in (("us-east-1", "ami-1"), ("us-west-2", "ami-2")):
-            made = {key: value for key, value in told.items() if key != "image"}
             image = Image(
-                **made, name="node", backend="aws", location=region, ref=ref, key=LayerKey("k"), size=Bytes(1)
-            )
+                name="node", backend="aws", location=region, ref=ref, digest=ContentId("c"), key=LayerKey("k"),
+                arch="x86_64", size=Bytes(1), created="",
+            )  # fmt: skip
             catalog.record("acme", image, target="cloud", run="r", manifest=manifest)
     return "ami-1"
 
