@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ingot.api.workspace import Workspace
+from ingot.model.digest import short
 from ingot.model.image import Outcome
 from tests.aws_bed.fixture import AwsBed, KeyPair, aws_bed, bed, key_pair, log_in
 from tests.local_fixtures import cached_base
@@ -25,7 +26,9 @@ targets:
     instance_type: [c7i.large, c6i.large]
     user: admin
     allow_from: [127.0.0.1/32]
-    tags: {Team: hpc}
+    ami_name: "acme_{image}_1.0+2"
+    tags: {Team: hpc, AMISha: "{digest}", BodoVersion: "1.0", Role: "{image}"}
+    parallelcluster: {version: 3.11.1, os: alinux2023}
     copy_to: [us-west-2]
     share: {accounts: ["210987654321"]}
     parameter: "/ingot/{image}/latest"
@@ -84,7 +87,18 @@ def test_an_image_is_built_checked_and_given_to_others(workspace: Workspace, bed
     assert outcome.ref.startswith("ami-") and set(outcome.copies) == {"us-west-2"}
     (image,) = bed.client("ec2").describe_images(ImageIds=[outcome.ref])["Images"]
     assert (image["ImdsSupport"], image["Architecture"], image["EnaSupport"]) == ("v2.0", "x86_64", True)
-    assert {"Key": "Team", "Value": "hpc"} in image["Tags"] and image["DeprecationTime"]
+    assert image["Name"] == "acme_node_1.0-2" and image["DeprecationTime"]
+    told = {tag["Key"]: tag["Value"] for tag in image["Tags"] if not tag["Key"].startswith("ingot:")}
+    assert told == {
+        "Name": "node",
+        "Team": "hpc",
+        "AMISha": short(outcome.digest),
+        "BodoVersion": "1.0",
+        "Role": "node",
+        "parallelcluster:version": "3.11.1",
+        "parallelcluster:os": "alinux2023",
+        "parallelcluster:build_status": "available",
+    }
     other = bed.client("ec2", other=True)
     assert other.describe_images(ImageIds=[outcome.ref])["Images"], "the other account sees it"
     west = bed.client("ec2", region="us-west-2", other=True)
@@ -108,6 +122,9 @@ def test_a_change_of_the_last_step_starts_from_the_layer_below_it(workspace: Wor
     assert [layer.status for layer in outcome.layers] == ["reused"] * 3 + ["built"] * 2
     actions = [call["action"] for call in bed.calls()]
     assert actions.count("RunInstances") == 1 and actions.count("StopInstances") == 1
+    # The name is the first image's still.
+    (image,) = bed.client("ec2").describe_images(ImageIds=[outcome.ref])["Images"]
+    assert image["Name"] == f"acme_node_1.0-2-{short(outcome.digest)}"
 
 
 def test_fewer_calls_than_packer_makes(

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.wrappers import Response
 
 from tests.aws_bed import state, wire
-from tests.aws_bed.machine import Nursery
+from tests.aws_bed.network import Network
+from tests.aws_bed.nursery import Nursery
 from tests.aws_bed.profile import Delays
 from tests.aws_bed.trouble import Trouble
 from tests.aws_bed.wire import ApiError, Call, Params
@@ -55,6 +56,7 @@ class Bed:
         self.world = state.World(base)
         self.trouble = Trouble()
         self.nursery = Nursery()
+        self.network = Network(self.nursery)
         self.machines: Machines
         self._delays = delays
         self._moto_app = moto_app

@@ -34,6 +34,7 @@ def run_instances(bed: Bed, call: Call) -> Answer:
     user_data = _user_data(params.get("UserData", ""))
     devices, sources = _devices(bed, call, image, params.get("BlockDeviceMappings", []))
     params["BlockDeviceMappings"] = devices
+    _place(bed, call, params)
     if kind in bed.trouble.wish.no_capacity:
         text = f"We currently do not have sufficient {kind} capacity in the Availability Zone you requested."
         raise ApiError("InsufficientInstanceCapacity", text, status=500)
@@ -47,6 +48,19 @@ def run_instances(bed: Bed, call: Call) -> Answer:
         about["PublicDnsName"] = ""
         about["StateReason"] = {"Code": "pending", "Message": "pending"}
     return once.remember(answer)
+
+
+def _place(bed: Bed, call: Call, params: Params) -> None:
+    """Where nothing is said of a subnet, a default one: moto would give an address that is of no subnet."""
+    where = next(iter(params.get("NetworkInterfaces", ())), params)
+    ours = bed.moto(call)
+    default = next((vpc.id for vpc in ours.vpcs.values() if vpc.is_default), None)
+    if where.get("SubnetId") or where.get("NetworkInterfaceId") or not default:
+        return
+    zone = params.get("Placement", {}).get("AvailabilityZone")
+    found = [one for one in ours.get_default_subnets().values() if zone in (None, one.availability_zone)]
+    if found:
+        where["SubnetId"] = min(one.id for one in found)
 
 
 def _image(bed: Bed, call: Call, name: str) -> Image:
@@ -105,7 +119,7 @@ def _devices(
         name = device.get("DeviceName", "")
         if "NoDevice" in device:
             merged.pop(name, None)
-        elif not device.get("VirtualName"):
+        elif "Ebs" in device or not device.get("VirtualName"):
             old = merged.get(name, {}).get("Ebs", {})
             merged[name] = {"DeviceName": name, "Ebs": {**old, **device.get("Ebs", {})}}
     found, sources = [], {}

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,8 @@ from ingot.errors import BackendError
 from ingot.model.units import Seconds
 from ingot.system import process
 from tests.aws_bed import user_data as user_datas
+from tests.aws_bed.network import Card, Network
+from tests.aws_bed.nursery import Nursery
 
 _TESTS = Path(__file__).parent.parent.parent
 _SOURCE = Path(ingot.__file__).parent.parent
@@ -47,22 +48,11 @@ After=basic.target network.target ssh.service systemd-user-sessions.service
 Type=oneshot
 ExecStart=/bin/sh /run/user-data/run
 ExecStartPost=/usr/bin/touch /run/user-data/done
-StandardOutput=journal+console
-StandardError=journal+console
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/console
 TimeoutStartSec=infinity
 """
-
-
-class Nursery:
-    """Starts processes from one thread that lives as long as the bed: a child dies with the thread that started it."""
-
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nursery")
-
-    def start(self, argv: list[str], output: int, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
-        """A started process that writes both its streams to `output`."""
-        spawn = process.spawn
-        return self._thread.submit(spawn, argv, stdout=output, stderr=output, pass_fds=pass_fds).result()
 
 
 def sweep() -> None:
@@ -94,6 +84,8 @@ class Machine:
     folder: Path
     address: str
     nursery: Nursery
+    network: Network
+    card: Card
     login: Login
     on_end: Callable[[], None]
     """Called from a thread of its own when the system has ended by itself."""
@@ -129,6 +121,7 @@ class Machine:
         if answer != "ready":
             raise BackendError(f"{self.name} does not boot: {answer or 'its first process ended'}")
         self._boots += 1
+        self.network.connect(self._cell.pid, self.card, public=self.address)
         with (self.folder / "helpers.log").open("ab") as log:
             self._helpers = [self.nursery.start(argv, log.fileno()) for argv in self._helper_argvs()]
         threading.Thread(target=self._watch, args=(self._cell,), daemon=True).start()

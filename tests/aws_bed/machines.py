@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ipaddress
 import logging
 import socket
 import threading
@@ -20,6 +21,7 @@ from ingot.errors import IngotError
 from tests.aws_bed import disks
 from tests.aws_bed.bed import Bed
 from tests.aws_bed.machine import Login, Machine
+from tests.aws_bed.network import Card
 from tests.aws_bed.state import Image, Snapshot
 from tests.aws_bed.wire import ApiError
 
@@ -73,6 +75,8 @@ class Machines:
                 folder=self._bed.folder / "instances" / instance.id,
                 address=public,
                 nursery=self._bed.nursery,
+                network=self._bed.network,
+                card=_card(instance),
                 login=Login(
                     user=image.user,
                     keys=(pair.public_key.strip(),) if pair else (),
@@ -275,6 +279,12 @@ class Machines:
             self._ended_all = True
         for guest in list(self._guests.values()):
             guest.machine.cut_power()
+
+
+def _card(instance: Any) -> Card:
+    vpc = instance.ec2_backend.get_vpc(instance.vpc_id)
+    length = ipaddress.ip_network(vpc.cidr_block).prefixlen
+    return Card(vpc=vpc.id, private=instance.private_ip, length=length)
 
 
 def _take_address() -> socket.socket:

@@ -321,3 +321,22 @@ def test_nothing_is_left_when_it_is_told_twice_to_end(tmp_path: Path) -> None:
         assert own.process.returncode == 0
     assert list(tmp_path.glob("aws-bed-*")) == []
     _await_no_traces(tmp_path)
+
+
+def test_instances_of_a_vpc_reach_each_other(bed: AwsBed, key_pair: KeyPair) -> None:
+    with launched(bed, key_pair) as one, launched(bed, key_pair) as other:
+        about = bed.instance(other)
+        mine = bed.instance(one)["PrivateIpAddress"]
+        public, private = about["PublicIpAddress"], about["PrivateIpAddress"]
+        do(bed, other, key_pair, "true")  # its sshd is there
+        shown = do(
+            bed,
+            one,
+            key_pair,
+            f"for a in {public} {private} 127.0.0.1; do ssh-keyscan -t ed25519 $a 2>/dev/null | cut -d' ' -f2-; done\n"
+            f"for a in {public} {private}; do ip -4 route get $a; done\n",
+        )
+        theirs, again, own, *routes = [line for line in shown.splitlines() if "cache" not in line]
+        assert theirs == again != own
+        assert all(f"dev ens5 src {mine}" in route for route in routes) and len(routes) == 2
+        assert public not in do(bed, other, key_pair, "ip -4 address")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ingot.api import adapters
 from ingot.api.looking import one
-from ingot.errors import NotFoundError
+from ingot.errors import NotFoundError, RefusedError
 from ingot.model.events import Emit
 from ingot.model.image import Image
 from ingot.model.units import Bytes, Seconds
-from ingot.model.views import Exported
+from ingot.model.views import Exported, Usage
 
 if TYPE_CHECKING:
     from ingot.api.workspace import Workspace
@@ -197,3 +197,55 @@ def image_of(entry: Entry) -> Image:
         size=entry.size,
         created=entry.created,
     )
+
+
+def usage(workspace: Workspace, wish: ExportWish) -> Usage:
+    """How what is called `wish.form` uses the image; into the named file, where one is named."""
+    from ingot.lifecycle.consumers import KNOWN, Consumed, choose_text, tell
+    from ingot.stores.catalog import Catalog
+    from ingot.system.files import write_atomically
+
+    with Catalog(workspace.state.catalog) as catalog:
+        found = one(workspace, catalog, wish.name, target=wish.target)
+        built = catalog.images(found.project, found.image)
+        manifest = catalog.manifest(found.digest)
+    targets = workspace.definition.targets
+    own = targets.get(found.target)
+    same = [copy for copy in built if (copy.version, copy.target) == (found.version, found.target)]
+    entry = next((copy for copy in same if own and copy.location == own.location), found)
+    wanted = KNOWN[wish.form].backend
+    told = tell(
+        wish.form,
+        Consumed(
+            image=image_of(entry),
+            options=own.options if own else {},
+            containers=docker_images(manifest.plan if manifest else {}),
+            copies={copy.location: copy.ref for copy in same if copy.location != entry.location},
+        ),
+        suited=tuple(name for name, target in targets.items() if target.backend == wanted),
+    )
+    path = wish.output
+    if path is not None:
+        text = choose_text(told, path.name)
+        if path.exists() and not wish.force:
+            raise RefusedError(
+                f"{path} is there already", hint="`--force` replaces it; `-o` names another file"
+            )
+        if not wish.dry_run:
+            write_atomically(path, text)
+    return Usage(
+        image=entry.image,
+        target=entry.target,
+        format=wish.form,
+        ref=entry.ref,
+        settings=told.settings,
+        texts=told.texts,
+        path=path,
+    )
+
+
+def docker_images(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """The container images that a plan, as a manifest has it, pulls with docker."""
+    steps = (step for layer in plan.get("layers", ()) for step in layer["steps"])
+    pulled = (one for one in steps if one["kind"] == "containers" and one["tool"] in ("", "docker"))
+    return tuple(image for step in pulled for image in step["images"])

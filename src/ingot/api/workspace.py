@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Locked,
         Planned,
         SeenRun,
+        Usage,
         Valid,
     )
     from ingot.ports import Cancel, Clock
@@ -46,9 +47,14 @@ def schema() -> dict[str, Any]:
     return json_schema()
 
 
-def begin(folder: Path, *, name: str = "", dry_run: bool = False) -> Begun:
-    """Writes a project that builds as it is into a folder. Raises UsageError where there is a definition already."""
+def begin(folder: Path, *, name: str = "", cloud_init: str | None = None, dry_run: bool = False) -> Begun:
+    """Writes a project that builds as it is into a folder. Raises UsageError where there is a definition already.
+
+    `cloud_init` is user-data that starts a container, such as `EC2Cluster.get_cloud_init()` of dask-cloudprovider
+    returns: the project's image then has all that it asks for.
+    """
     from ingot.definition.fields import as_name
+    from ingot.definition.from_cloud_init import definition_from_cloud_init
     from ingot.definition.starter import starter
     from ingot.model.views import Begun
     from ingot.system.files import write_atomically
@@ -57,7 +63,8 @@ def begin(folder: Path, *, name: str = "", dry_run: bool = False) -> Begun:
         raise UsageError(
             f"{folder / 'ingot.yaml'} is there already", hint="begin in another folder: `ingot init NAME`"
         )
-    files = starter(name or as_name(folder.absolute().name) or "demo")
+    name = name or as_name(folder.absolute().name) or "demo"
+    files = starter(name) if cloud_init is None else definition_from_cloud_init(cloud_init, name=name)
     fresh = {path: text for path, text in files.items() if not (folder / path).exists()}
     if not dry_run:
         for path, text in fresh.items():
@@ -337,6 +344,27 @@ class Workspace:
             name=name, form=form, output=output, target=target, force=force, dry_run=dry_run
         )
         return using.export(self, wish, emit=emit, cancel=cancel or _never())
+
+    def usage(
+        self,
+        name: str,
+        *,
+        form: str,
+        output: Path | None = None,
+        target: str = "",
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> Usage:
+        """How something uses an image: `dask`. `output` is a file for one of the texts, by its ending.
+
+        Raises PlanError for an image that it cannot use, RefusedError for a file that is there, without `force`.
+        """
+        from ingot.api import using
+
+        wish = using.ExportWish(
+            name=name, form=form, output=output, target=target, force=force, dry_run=dry_run
+        )
+        return using.usage(self, wish)
 
     def list(
         self, names: Sequence[str] = (), *, targets: Sequence[str] = (), everything: bool = False

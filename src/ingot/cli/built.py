@@ -221,7 +221,9 @@ def shell_command(options: Options, image: str, command: tuple[str, ...], target
 @click.command(
     "export",
     cls=Verb,
-    epilog="ingot export node --format qcow2 -o node.qcow2\ningot export node --format vhd   # for Azure",
+    epilog="ingot export node --format qcow2 -o node.qcow2\n"
+    "ingot export node --format vhd   # for Azure\n"
+    "ingot export worker --format dask",
 )
 @click.argument("image", shell_complete=images)
 @click.option(
@@ -229,15 +231,32 @@ def shell_command(options: Options, image: str, command: tuple[str, ...], target
     "form",
     default="",
     metavar="FORMAT",
-    help="qcow2 (default), raw, vhd (Azure), vmdk, gce (tar.gz).",
+    help="qcow2 (default), raw, vhd (Azure), vmdk, gce (tar.gz); or text: dask.",
 )
 @click.option("-o", "--output", default="", metavar="PATH", help="The file to write.")
 @click.option("--target", default="", metavar="TARGET", help="Of this target, where there are several.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @click.pass_obj
 def export_command(options: Options, image: str, form: str, output: str, target: str, force: bool) -> None:
-    """Write a built image as one flat disk, with nothing left of what its layers deleted."""
+    """Write a built image as one flat disk, with nothing left of what its layers deleted.
+
+    `dask` writes no disk: it prints how dask-cloudprovider's EC2Cluster uses the AMI, the call and the part of
+    `cloudprovider.yaml`; `-o` writes the one or the other, by the file's ending.
+    """
+    from ingot.lifecycle.consumers import KNOWN
+
     session = Session(options)
+    if form in KNOWN:
+        usage = session.workspace.usage(
+            image,
+            form=form,
+            output=Path(output) if output else None,
+            target=target,
+            force=force,
+            dry_run=options.dry_run,
+        )
+        session.answer(usage, answers.usage(usage, dry_run=options.dry_run))
+        return
     with session.working() as (emit, cancel):
         exported = session.workspace.export(
             image,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -14,12 +15,20 @@ from ingot.cli.session import Session
 @click.command(
     "init",
     cls=Verb,
-    epilog="ingot init demo\ningot init            # in the folder that you stand in",
+    epilog="ingot init demo\ningot init            # in the folder that you stand in\n"
+    "ingot init dask --from-cloud-init user-data.yaml",
 )
 @click.argument("folder", default="", metavar="[FOLDER]")
 @click.option("--name", default="", help="The project's name; the folder's unless given.")
+@click.option(
+    "--from-cloud-init",
+    "user_data",
+    type=click.File(),
+    metavar="FILE",
+    help="Make it of user-data that starts a container, such as dask-cloudprovider's; `-` is stdin.",
+)
 @click.pass_obj
-def init_command(options: Options, folder: str, name: str) -> None:
+def init_command(options: Options, folder: str, name: str, user_data: TextIO | None) -> None:
     """Begin a project that builds as it is: a definition with comments, a role, a check.
 
     Files that are there already are never overwritten.
@@ -27,7 +36,9 @@ def init_command(options: Options, folder: str, name: str) -> None:
     from ingot.api import begin
 
     where = Path(options.project or ".") / folder
-    begun = begin(where, name=name, dry_run=options.dry_run)
+    begun = begin(
+        where, name=name, cloud_init=user_data.read() if user_data else None, dry_run=options.dry_run
+    )
     Session(options).answer(begun, answers.begun(begun, dry_run=options.dry_run))
 
 

@@ -102,16 +102,21 @@ __pycache__/
 
 def starter(name: str) -> Mapping[str, str]:
     """The files of a new project, by path relative to its folder. Raises UsageError for an unusable name."""
-    try:
-        check_name(name)
-    except Bad as error:
-        raise UsageError(f"a project cannot be called that: {error}", hint=error.hint) from error
-    return {
+    own = {
         "ingot.yaml": _DEFINITION.replace("@NAME@", name),
-        ".ingot/schema.json": json.dumps(json_schema(), indent=2) + "\n",
-        ".gitignore": _IGNORED,
         "checks/test_node.py": _CHECK,
         "roles/greeting/defaults/main.yml": _DEFAULTS,
         "roles/greeting/meta/argument_specs.yml": _SPECS,
         "roles/greeting/tasks/main.yml": _TASKS,
     }
+    return begun_with(name, own)
+
+
+def begun_with(name: str, own: Mapping[str, str]) -> Mapping[str, str]:
+    """A project's own files, and those that every project has. Raises UsageError for an unusable name."""
+    try:
+        check_name(name)
+    except Bad as error:
+        raise UsageError(f"a project cannot be called that: {error}", hint=error.hint) from error
+    schema = json.dumps(json_schema(), indent=2) + "\n"
+    return {**own, ".ingot/schema.json": schema, ".gitignore": _IGNORED}

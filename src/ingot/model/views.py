@@ -134,6 +134,19 @@ class Exported:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """How something uses an image: its settings, and the texts of files, by ending. `path` was written, if anything."""
+
+    image: str
+    target: str
+    format: str
+    ref: str
+    settings: Mapping[str, Any]
+    texts: Mapping[str, str]
+    path: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Dropped:
     """A layer that is removed (or would be) and why; `image` is what the catalog forgets with it, if anything."""
 

@@ -22,6 +22,7 @@ images:
   node: {{base: debian-12}}
 """
 BASE = '{owners: ["136693071363"], name: "debian-12-amd64-*"}'
+WORDS = "`{project}`, `{image}`, `{target}`, `{run}`, `{arch}`, `{created}`, `{digest}`"
 KEY = "arn:aws:kms:us-west-2:123456789012:key/a"
 
 
@@ -79,6 +80,25 @@ def test_the_region_is_what_boto3_says(tmp_path: Path, monkeypatch: pytest.Monke
         (
             "imds: v1",
             "targets.aws.imds: the text 'v1' is not a choice (known: `optional`, `v2.0`)",
+        ),
+        (
+            'ami_name: "x-{sha}"',
+            f"targets.aws.ami_name: `{{sha}}` is not known here (known: {WORDS})",
+        ),
+        ('tags: {Sha: "{sha}"}', f"targets.aws.tags.Sha: `{{sha}}` is not known here (known: {WORDS})"),
+        ('parameter: "/x/{name}"', f"targets.aws.parameter: `{{name}}` is not known here (known: {WORDS})"),
+        (
+            'ami_name: "{image"',
+            "targets.aws.ami_name: '{image' cannot be read: expected '}' before end of string "
+            f"(known: {WORDS}; a brace itself is written twice)",
+        ),
+        (
+            "parallelcluster: {version: '3', os: alinux2023}",
+            "targets.aws.parallelcluster.version: '3' is not a version of ParallelCluster (such as `3.11.1`)",
+        ),
+        (
+            "parallelcluster: {version: 3.11.1}",
+            "targets.aws.parallelcluster: `os` is missing (add `os: …`)",
         ),
     ],
 )

@@ -11,13 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from ingot.backends.aws import login, source, tags
+from ingot.backends.aws import login, names, source, tags
 from ingot.backends.aws.cloud import Cloud
 from ingot.backends.aws.instances import Instances, Source, expiry_command
 from ingot.backends.aws.shape import TargetShape
 from ingot.errors import BackendError, DeadlineError, NotFoundError
 from ingot.model.definition import CloudBase
-from ingot.model.digest import digest
+from ingot.model.digest import digest, short
 from ingot.model.events import Emit
 from ingot.model.forensics import Evidence, Port
 from ingot.model.image import LayerRef
@@ -198,8 +198,10 @@ class InstanceHost:
             ssh.run(machine.ssh, ["sync"], timeout=_PATIENCE, cancel=cancel)
             found = self._described(machine.ref)
         content = ContentId(digest({"snapshot": uuid.uuid4().hex}))
+        arch = "aarch64" if found["Architecture"] == "arm64" else str(found["Architecture"])
+        words = names.words(labels, arch=arch, digest=short(content))
         told = {
-            **self.settings.tags,
+            **names.tag_values(self.settings.tags, words),
             **tags.label_tags(labels),
             tags.KEY: key,
             tags.CONTENT: content,

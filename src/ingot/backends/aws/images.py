@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from ingot.backends.aws import tags
+from ingot.backends.aws import names, tags
 from ingot.backends.aws.cloud import Cloud, await_image, await_snapshot
 from ingot.backends.aws.shape import TargetShape
 from ingot.errors import BackendError, NotFoundError, RefusedError
@@ -69,14 +68,7 @@ class AmiStore:
         self, layer: LayerRef, name: str, arch: str, labels: Mapping[str, str], known: Mapping[str, str]
     ) -> str:
         settings = self.settings
-        now = datetime.now(UTC)
-        words = {
-            "project": labels.get("project", ""),
-            "image": name,
-            "created": now.strftime("%Y%m%d-%H%M%S"),
-            "digest": short(layer.content),
-            "arch": arch,
-        }
+        words = names.words({**labels, "image": name}, arch=arch, digest=short(layer.content))
         made = tags.image_traits(known, layer.ref)
         made["BlockDeviceMappings"][0]["Ebs"] |= {
             "VolumeType": settings.volume.type,
@@ -90,7 +82,8 @@ class AmiStore:
         if settings.tpm:
             made["TpmSupport"] = settings.tpm
         told = {
-            **settings.tags,
+            **tags.parallelcluster(settings),
+            **names.tag_values(settings.tags, words),
             **tags.label_tags(labels),
             **tags.traits(known),
             tags.KEY: layer.key,
@@ -98,20 +91,24 @@ class AmiStore:
             _IMAGE: name,
             "Name": name,
         }
-        try:
-            ami_name = tags.ami_name(settings.ami_name, words)
-        except KeyError as error:
-            raise BackendError(
-                f"the target's `ami_name` refers to {{{error.args[0]}}}, which is not known",
-                hint=f"known: {', '.join(words)}",
-            ) from error
-        answer = self.cloud.ask(
-            "register_image",
-            Name=ami_name,
-            Description=f"{words['project']}/{name}, {short(layer.content)}, made by Ingot",
-            TagSpecifications=tags.specification(["image"], told),
+        described = f"{words['project']}/{name}, {words['digest']}, made by Ingot"
+        request = {
+            "Description": described,
+            "TagSpecifications": tags.specification(["image"], told),
             **made,
-        )
+        }
+        try:
+            answer = self.cloud.ask(
+                "register_image", Name=names.ami_name(settings.ami_name, words), **request
+            )
+        except BackendError as error:
+            if error.facts.get("code") != "InvalidAMIName.Duplicate":
+                raise
+            ours = next(self.found(layer.content, name), None)
+            if ours is not None:  # a call whose answer was lost
+                return str(ours["ImageId"])
+            taken = names.ami_name(settings.ami_name, words, taken=True)
+            answer = self.cloud.ask("register_image", Name=taken, **request)
         return str(answer["ImageId"])
 
     def _ours(self, wanted: Mapping[str, str], *, region: str = "") -> Iterator[Mapping[str, Any]]:

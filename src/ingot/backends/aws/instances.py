@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ingot.backends.aws import login, place, tags
+from ingot.backends.aws import login, names, place, tags
 from ingot.backends.aws.cloud import Cloud, await_image, await_snapshot
 from ingot.backends.aws.shape import TargetShape
 from ingot.backends.aws.trouble import NO_CAPACITY
@@ -108,7 +108,7 @@ class Instances:
         assert self.spec
         expires = {tags.EXPIRES: tags.when(self.spec.expires)} if self.spec.expires else {}
         return {
-            **self.settings.tags,
+            **names.tag_values(self.settings.tags, names.words(self.spec.labels, arch=self.spec.arch)),
             **tags.label_tags(self.spec.labels),
             **expires,
             tags.TOKEN: token,

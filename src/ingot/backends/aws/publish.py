@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ingot.backends.aws import tags
+from ingot.backends.aws import names, tags
 from ingot.backends.aws.cloud import Answer, Cloud, await_image
 from ingot.backends.aws.images import AmiStore
 from ingot.backends.aws.shape import CopyShape, TargetShape
-from ingot.model.digest import digest
+from ingot.model.digest import digest, short
 from ingot.model.events import Emit
 from ingot.model.image import Image
 from ingot.model.units import parse_seconds
@@ -83,7 +83,11 @@ class AwsPublisher:
                     # The content alone makes no layer of it; policies tell ours by it.
                     *tags.specification(
                         ["snapshot"],
-                        {**self.settings.tags, tags.CONTENT: image.digest, "Name": image.name},
+                        {
+                            **names.tag_values(self.settings.tags, _words(image)),
+                            tags.CONTENT: image.digest,
+                            "Name": image.name,
+                        },
                     ),
                 ],
             }
@@ -173,9 +177,13 @@ class AwsPublisher:
             "put_parameter",
             service="ssm",
             region=image.location,
-            Name=self.settings.parameter.replace("{image}", image.name),
+            Name=self.settings.parameter.format_map(_words(image)),
             Value=image.ref,
             Type="String",
             DataType="aws:ec2:image",  # SSM checks that there is such an AMI
             Overwrite=True,
         )
+
+
+def _words(image: Image) -> Mapping[str, str]:
+    return names.words({**image.labels, "image": image.name}, arch=image.arch, digest=short(image.digest))

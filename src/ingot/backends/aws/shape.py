@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ingot.backends.aws.names import WORDS, unknown_words
 from ingot.model.units import parse_seconds
 
 CHECKPOINTS = 4
@@ -79,6 +80,20 @@ def _time(value: str) -> str:
     return value
 
 
+def _template(value: str) -> str:
+    known = ", ".join(f"`{{{word}}}`" for word in WORDS)
+    try:
+        unknown = unknown_words(value)
+    except ValueError as error:
+        raise Wrong(
+            f"{value!r} cannot be read: {error}", hint=f"known: {known}; a brace itself is written twice"
+        ) from error
+    if unknown:
+        raise Wrong(f"`{{{unknown[0]}}}` is not known here", hint=f"known: {known}")
+    return value
+
+
+Template = Annotated[str, AfterValidator(_template)]
 Network = Annotated[str, AfterValidator(_network)]
 TagKey = Annotated[str, _matching(r"(?!aws:)(?!ingot:).{1,128}", "a tag's key of your own", "Team")]
 Organization = Annotated[
@@ -159,6 +174,17 @@ class ShareShape(_Model):
     units: list[str] = Field(default=[], description="ARNs of organisational units.")
 
 
+class ParallelClusterShape(_Model):
+    """Which AWS ParallelCluster an image is for: one of another version is refused when a cluster is made."""
+
+    version: Annotated[str, _matching(r"\d+\.\d+\.\d+\w*", "a version of ParallelCluster", "3.11.1")] = Field(
+        description="The version of ParallelCluster that the source AMI was made by."
+    )
+    os: Annotated[str, _matching(r"[a-z]+\d+", "a system as ParallelCluster calls it", "alinux2023")] = Field(
+        description="The system, as `Image: Os` of a cluster's configuration has it: `alinux2023`, `ubuntu2204`."
+    )
+
+
 class TargetShape(_Model):
     """The options of a target on AWS."""
 
@@ -225,16 +251,22 @@ class TargetShape(_Model):
         default="v2.0", description="Whether instances of the image take only session tokens (`v2.0`)."
     )
     tpm: Literal["v2.0"] | None = Field(default=None, description="A NitroTPM, with UEFI only.")
-    ami_name: str = Field(
+    ami_name: Template = Field(
         default="{project}-{image}-{created}",
-        description="The AMI's name: `{project}`, `{image}`, `{created}`, `{digest}` and `{arch}` are filled in.",
+        description="The AMI's name: `{project}`, `{image}`, `{target}`, `{run}`, `{arch}`, `{created}` and `{digest}` "
+        "are filled in.",
     )
-    tags: dict[TagKey, str] = Field(default={}, description="Tags on all that is made.")
+    tags: dict[TagKey, Template] = Field(
+        default={}, description="Tags on all that is made; the words of `ami_name` are filled in."
+    )
+    parallelcluster: ParallelClusterShape | None = Field(
+        default=None, description="What AWS ParallelCluster reads of a custom AMI: its tags are added."
+    )
     copy_to: list[Annotated[CopyShape, _shorthand("region")]] = Field(
         default=[], description="Further regions for the image: `us-east-1`, or `{region: …, kms_key: …}`."
     )
     share: ShareShape = Field(default=ShareShape(), description="Who else may launch it.")
-    parameter: str = Field(
+    parameter: Template = Field(
         default="",
         description="An SSM parameter that holds the id of the newest, such as `/ingot/{image}/latest`.",
     )

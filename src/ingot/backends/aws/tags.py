@@ -1,8 +1,7 @@
-"""What is written on things in AWS so that they are found again: tags, and names made of templates."""
+"""What is written on things in AWS so that they are found again."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -83,6 +82,18 @@ def image_traits(known: Mapping[str, str], snapshot: str) -> dict[str, Any]:
     return {**made, "BootMode": known[BOOT]} if known.get(BOOT) else made
 
 
+def parallelcluster(settings: TargetShape) -> dict[str, str]:
+    """The tags by which ParallelCluster knows a custom AMI (`CustomAmiTagValidator` and `AmiSearchFilters` of its CLI)."""
+    wanted = settings.parallelcluster
+    if wanted is None:
+        return {}
+    return {
+        "parallelcluster:version": wanted.version,
+        "parallelcluster:os": wanted.os,
+        "parallelcluster:build_status": "available",
+    }
+
+
 def volume(shape: VolumeShape, size: int, settings: TargetShape) -> dict[str, Any]:
     """A root volume of an instance, for a block device mapping; `size` in GiB."""
     made: dict[str, Any] = {"VolumeType": shape.type, "VolumeSize": size, "DeleteOnTermination": True}
@@ -110,14 +121,3 @@ def layer(snapshot: Mapping[str, Any]) -> LayerRef:
         sealed=SEALED in told,
         labels=labels(told),
     )
-
-
-_UNFIT = re.compile(r"[^A-Za-z0-9()\[\] ./'@_-]+")
-
-
-def ami_name(template: str, words: Mapping[str, str]) -> str:
-    """The name of an AMI: at most 128 characters, of those that EC2 takes (RegisterImage, `Name`).
-
-    Raises KeyError for a word that the template may not use.
-    """
-    return _UNFIT.sub("-", template.format_map(words))[:128].strip("-. ")

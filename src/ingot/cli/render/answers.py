@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # only named here: making these classes takes longer than dra
         Planned,
         PlannedLayer,
         SeenRun,
+        Usage,
         Valid,
     )
 
@@ -248,6 +249,17 @@ def exported(value: Exported, *, dry_run: bool) -> tuple[Line, ...]:
         return ((("would write ", ""), (str(value.path), "bold"), (f"  {value.format}", "dim")),)
     facts = f"  {value.format}, {format_bytes(value.bytes)}, {format_seconds(value.seconds)}"
     return ((("✓ ", "green"), (str(value.path), "bold"), (facts, "dim")),)
+
+
+def usage(value: Usage, *, dry_run: bool) -> tuple[Line, ...]:
+    """Where the text was written; without a file the texts themselves, to be copied."""
+    if value.path is not None:
+        verb = "would write " if dry_run else "✓ "
+        return (
+            ((verb, "" if dry_run else "green"), (str(value.path), "bold"), (f"  {value.format}", "dim")),
+        )
+    texts = "\n".join(value.texts.values())
+    return tuple(((line, ""),) for line in texts.splitlines())
 
 
 def locked(value: Locked, *, dry_run: bool) -> tuple[Line, ...]:
