@@ -152,6 +152,7 @@ def test_a_cluster_starts_from_the_image(workspace: Workspace, bed: AwsBed, tmp_
 def test_without_the_image_there_is_no_docker(workspace: Workspace, bed: AwsBed, tmp_path: Path) -> None:
     """The control: the same call with the source AMI."""
     source = bed.source()
+    before = {one["InstanceId"] for one in instances(bed, source)}  # Ingot builds on such ones
     call = tmp_path / "cluster.py"
     text = f'cluster = EC2Cluster(region="us-east-1", ami="{source}", bootstrap=False, security_groups=["{_group(bed)}"])\n'
     call.write_text(f"from dask_cloudprovider.aws import EC2Cluster\n{text}")
@@ -161,7 +162,8 @@ def test_without_the_image_there_is_no_docker(workspace: Workspace, bed: AwsBed,
 
     def ended() -> dict[str, Any] | None:
         assert client.poll() is None, "it waits for a scheduler that never comes"
-        return next((one for one in instances(bed, source) if one["State"]["Name"] == "terminated"), None)
+        fresh = [one for one in instances(bed, source) if one["InstanceId"] not in before]
+        return next((one for one in fresh if one["State"]["Name"] == "terminated"), None)
 
     try:
         gone = poll(ended, what="the instance to end", every=Seconds(0.2), deadline=_PATIENCE, cancel=Flag())

@@ -48,9 +48,8 @@ After=basic.target network.target ssh.service systemd-user-sessions.service
 Type=oneshot
 ExecStart=/bin/sh /run/user-data/run
 ExecStartPost=/usr/bin/touch /run/user-data/done
-StandardOutput=tty
-StandardError=tty
-TTYPath=/dev/console
+StandardOutput=journal+console
+StandardError=journal+console
 TimeoutStartSec=infinity
 """
 
