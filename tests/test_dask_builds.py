@@ -23,7 +23,7 @@ from tests.local_fixtures import cached_base
 from tests.registry import make_image, serving
 
 __all__ = ["aws_bed", "bed", "cached_base"]
-pytestmark = [pytest.mark.local, pytest.mark.network]
+pytestmark = [pytest.mark.local, pytest.mark.network, pytest.mark.slow]
 
 DATA = Path(__file__).parent / "data" / "dask"
 UV = Path(sys.executable).parent / "uv"
