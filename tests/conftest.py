@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+# Here and nowhere else, so that there is one bed in a session: each module that imported them would have its own.
+from tests.aws_bed.fixture import aws_bed, bed, key_pair
+
+__all__ = ["aws_bed", "bed", "key_pair"]
 pytest.register_assert_rewrite("ingot.testing.backend_suite")
 DOWNLOADS = Path(__file__).parent.parent / ".cache" / "downloads"
 

@@ -11,10 +11,10 @@ import pytest
 from ingot.api.workspace import Workspace
 from ingot.model.digest import short
 from ingot.model.image import Outcome
-from tests.aws_bed.fixture import AwsBed, KeyPair, aws_bed, bed, key_pair, log_in
+from tests.aws_bed.fixture import AwsBed, KeyPair, log_in
 from tests.local_fixtures import cached_base
 
-__all__ = ["aws_bed", "bed", "cached_base", "key_pair"]
+__all__ = ["cached_base"]
 pytestmark = pytest.mark.local
 
 DEFINITION = """\

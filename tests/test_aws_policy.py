@@ -8,11 +8,11 @@ import pytest
 
 from ingot.api.workspace import Workspace
 from ingot.backends.aws.policy import actions
-from tests.aws_bed.fixture import AwsBed, aws_bed, bed
+from tests.aws_bed.fixture import AwsBed
 from tests.local_fixtures import cached_base
 from tests.test_aws_builds import build, workspace
 
-__all__ = ["aws_bed", "bed", "cached_base", "workspace"]
+__all__ = ["cached_base", "workspace"]
 pytestmark = pytest.mark.local
 
 _SERVICES = {"service-quotas": "servicequotas"}

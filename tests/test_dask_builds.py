@@ -18,11 +18,11 @@ from ingot.model.step import ContainersStep
 from ingot.model.units import Seconds
 from ingot.system import process
 from ingot.system.waits import Flag, poll
-from tests.aws_bed.fixture import AwsBed, aws_bed, bed
+from tests.aws_bed.fixture import AwsBed
 from tests.local_fixtures import cached_base
 from tests.registry import make_image, serving
 
-__all__ = ["aws_bed", "bed", "cached_base"]
+__all__ = ["cached_base"]
 pytestmark = [pytest.mark.local, pytest.mark.network, pytest.mark.slow]
 
 DATA = Path(__file__).parent / "data" / "dask"

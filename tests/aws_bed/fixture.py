@@ -1,7 +1,4 @@
-"""A bed for tests: `from tests.aws_bed.fixture import aws_bed, bed` in a test module.
-
-`aws_bed` is one bed for the whole session; `bed` is the same one, with no trouble left over from other tests.
-"""
+"""A bed for tests: `aws_bed` is one bed for the whole session; `bed` is the same one, with nothing left from other tests."""
 
 from __future__ import annotations
 
@@ -21,6 +18,7 @@ from typing import Any, Literal
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from ingot.model.units import Seconds
 from ingot.system import process
@@ -82,6 +80,19 @@ class AwsBed:
     def left(self) -> dict[str, list[str]]:
         """What exists, by kind; kinds of which there is nothing are left out."""
         return {kind: names for kind, names in self._get("left").items() if names}
+
+    def clear(self) -> None:
+        """Removes the first account's images and snapshots, in both regions that tests use."""
+        for region in (state.REGION, "us-west-2"):
+            ec2 = self.client("ec2", region=region)
+            for image in ec2.describe_images(Owners=["self"])["Images"]:
+                with contextlib.suppress(ClientError):
+                    ec2.disable_image_deregistration_protection(ImageId=image["ImageId"])
+                with contextlib.suppress(ClientError):
+                    ec2.deregister_image(ImageId=image["ImageId"])
+            for snapshot in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]:
+                with contextlib.suppress(ClientError):
+                    ec2.delete_snapshot(SnapshotId=snapshot["SnapshotId"])
 
     def _get(self, name: str) -> Any:
         with urllib.request.urlopen(f"{self.url}/bed/{name}", timeout=30) as answer:
@@ -180,11 +191,13 @@ def aws_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsBed]:
 
 
 @pytest.fixture
-def bed(aws_bed: AwsBed) -> AwsBed:
-    """The session's bed, with no calls noted and no trouble."""
+def bed(aws_bed: AwsBed) -> Iterator[AwsBed]:
+    """The session's bed, with no calls noted and no trouble. Images and snapshots go after each test: they are disks."""
     aws_bed._post("trouble", {})
     aws_bed.calls(reset=True)
-    return aws_bed
+    yield aws_bed
+    aws_bed._post("trouble", {})
+    aws_bed.clear()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,10 +18,10 @@ from ingot.model.plan import Base, LayerKey
 from ingot.model.units import Bytes
 from ingot.ports import BackendSettings, Wanted
 from tests.aws_bed import state
-from tests.aws_bed.fixture import AwsBed, aws_bed, bed
+from tests.aws_bed.fixture import AwsBed
 from tests.local_fixtures import cached_base
 
-__all__ = ["aws_bed", "bed", "cached_base"]
+__all__ = ["cached_base"]
 pytestmark = pytest.mark.local
 
 GIB = 2**30

@@ -12,10 +12,10 @@ from ingot.backends.aws.cloud import Cloud
 from ingot.backends.aws.shape import TargetShape
 from ingot.model.units import Seconds
 from tests.aws_bed import state
-from tests.aws_bed.fixture import AwsBed, aws_bed, bed
+from tests.aws_bed.fixture import AwsBed
 from tests.local_fixtures import cached_base
 
-__all__ = ["aws_bed", "bed", "cached_base"]
+__all__ = ["cached_base"]
 pytestmark = pytest.mark.local
 
 

@@ -23,10 +23,10 @@ from ingot.ports import Machine
 from ingot.provision import seal
 from ingot.testing.backend_suite import BackendSuite
 from tests.aws_bed import state
-from tests.aws_bed.fixture import AwsBed, aws_bed, bed
+from tests.aws_bed.fixture import AwsBed
 from tests.local_fixtures import cached_base, sh
 
-__all__ = ["aws_bed", "bed", "cached_base"]
+__all__ = ["cached_base"]
 pytestmark = pytest.mark.local
 
 SETTINGS = TargetShape(instance_type=["c7i.large"], user="admin", allow_from=["127.0.0.1/32"])
