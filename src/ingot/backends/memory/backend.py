@@ -360,6 +360,12 @@ class MemoryMachines:
         spec, cloud = self.spec, self.cloud
 
         def make() -> str:
+            with (
+                cloud.guard
+            ):  # counted and made at once: two builds side by side may not both find room for the last
+                return place()
+
+        def place() -> str:
             quota = cloud.habits.machines
             if quota and sum(map(cloud.runs, cloud.shelf.machines())) >= quota:
                 raise BackendError(
